@@ -1,0 +1,198 @@
+//! An adapter set up for one upstream: each request gets an instance of its own.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluice_core::plan::{CallPlan, PlanBreach, Proposal, ResponsePlan};
+use wasmtime::Store;
+use wasmtime::component::{Resource, ResourceAny};
+
+use crate::Setup;
+use crate::bindings::adapter::{ProviderAdapter, ProviderAdapterPre};
+use crate::bindings::{BadEdit, InboundHandle, wire};
+use crate::bounds::{CallClass, PIECES_MAX};
+use crate::counters::Function;
+use crate::engine::Runtime;
+use crate::fault::{CallError, Fault};
+use crate::inbound::Inbound;
+use crate::plugin::{Code, Plugin};
+use crate::state::State;
+
+/// A plugin and the configuration of one upstream.
+pub struct Adapter {
+    runtime: Runtime,
+    plugin: Arc<Plugin>,
+    code: ProviderAdapterPre<State>,
+    setup: Setup,
+}
+
+/// What an adapter decided for one request.
+#[derive(Debug)]
+pub struct Planned {
+    pub decision: Decision,
+    /// Made from nothing but the request's shape.
+    pub reusable: bool,
+}
+
+/// Where the answer comes from.
+#[derive(Debug)]
+pub enum Decision {
+    Send(Arc<CallPlan>),
+    /// The adapter answered by itself: pieces to be written one by one, at least one.
+    Answer(Vec<Vec<u8>>),
+}
+
+struct Instance {
+    store: Store<State>,
+    bindings: ProviderAdapter,
+}
+
+impl Adapter {
+    /// Sets a plugin up; none if it is no adapter.
+    ///
+    /// # Errors
+    ///
+    /// What `configure` says to the configuration.
+    pub fn new(runtime: &Runtime, plugin: &Arc<Plugin>, setup: Setup) -> Option<Result<Adapter, CallError>> {
+        let Code::Adapter(code) = &plugin.code else { return None };
+        let adapter =
+            Adapter { runtime: runtime.clone(), plugin: Arc::clone(plugin), code: code.clone(), setup };
+        Some(adapter.instance(None, CallClass::Trial).map(|_| adapter))
+    }
+
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    /// Asks for a plan, in a fresh instance.
+    ///
+    /// # Errors
+    ///
+    /// The plugin's refusal, or its fault; a fault is counted.
+    pub fn plan(&self, inbound: Arc<dyn Inbound>, target_model: &str) -> Result<Planned, CallError> {
+        let started = Instant::now();
+        let endpoint = inbound.shape().endpoint;
+        let planned = self.instance(Some(inbound), CallClass::Plan).and_then(|mut instance| {
+            let decision = instance.plan(&self.plugin, target_model)?;
+            Ok((decision, !instance.store.data().looked_closer))
+        });
+        self.plugin.counters().called(Function::Plan, started.elapsed());
+        let (decision, shape_only) = planned?;
+        match decision {
+            wire::Decision::Send(plan) => {
+                let plan = self.checked(plan, endpoint)?;
+                Ok(Planned { decision: Decision::Send(Arc::new(plan)), reusable: shape_only })
+            }
+            wire::Decision::Answer(pieces) => {
+                if pieces.is_empty() || pieces.len() > PIECES_MAX {
+                    let text = format!("answered in {} pieces; wanted 1 to {PIECES_MAX}", pieces.len());
+                    return Err(self.plugin.breach(Fault::TooLarge, text));
+                }
+                let pieces = pieces.into_iter().map(|piece| piece.wire).collect();
+                Ok(Planned { decision: Decision::Answer(pieces), reusable: false })
+            }
+        }
+    }
+
+    /// Opens a decoder for one streamed answer.
+    ///
+    /// # Errors
+    ///
+    /// The plugin's fault, counted.
+    pub fn mapper(&self, request_id: &str, model: &str) -> Result<Mapper<'_>, CallError> {
+        let mut instance = self.instance(None, CallClass::Push)?;
+        let context = wire::Context {
+            request_id: request_id.into(),
+            model: model.into(),
+            created_s: 0,
+            surface: sluice_core::codes::Surface::OpenAiChat.code(),
+            endpoint: sluice_core::codes::Endpoint::Chat.code(),
+            streaming: true,
+            carry: Vec::new(),
+        };
+        let guest = instance.bindings.sluice_plugin_adapter();
+        State::begin(&mut instance.store, CallClass::Push);
+        let opened = guest.mapper().call_constructor(&mut instance.store, &context);
+        let mapper = opened.map_err(|error| self.plugin.trapped(&error, instance.store.data()))?;
+        Ok(Mapper { plugin: &self.plugin, instance, mapper })
+    }
+
+    fn instance(&self, inbound: Option<Arc<dyn Inbound>>, class: CallClass) -> Result<Instance, CallError> {
+        let mut store = State::store(&self.runtime, Arc::clone(&self.plugin.speaker));
+        store.data_mut().inbound = inbound;
+        State::begin(&mut store, class);
+        let bindings = match self.code.instantiate(&mut store) {
+            Ok(bindings) => bindings,
+            Err(error) => return Err(self.plugin.trapped(&error, store.data())),
+        };
+        let configured = bindings.sluice_plugin_lifecycle().call_configure(&mut store, &(&self.setup).into());
+        let configured = configured.map_err(|error| self.plugin.trapped(&error, store.data()))?;
+        configured.map_err(|error| self.plugin.refused(error.into()))?;
+        Ok(Instance { store, bindings })
+    }
+
+    fn checked(&self, plan: wire::CallPlan, endpoint: u16) -> Result<CallPlan, CallError> {
+        let proposal =
+            Proposal::try_from(plan).map_err(|BadEdit(text)| self.plugin.breach(Fault::Edit, text))?;
+        if proposal.response == ResponsePlan::Mapped || proposal.auth == sluice_core::plan::Credential::Scheme
+        {
+            let text = "mapped answers and signing schemes are not built yet".to_owned();
+            return Err(self.plugin.breach(Fault::NotBuilt, text));
+        }
+        CallPlan::check(proposal, endpoint, &self.plugin.manifest().declared).map_err(|breach| {
+            let fault = match &breach {
+                PlanBreach::Path { .. } => Fault::Path,
+                PlanBreach::Route { .. } => Fault::Route,
+                PlanBreach::HeaderUndeclared(_)
+                | PlanBreach::HeaderMalformed(_)
+                | PlanBreach::HeaderReserved(_) => Fault::Header,
+                PlanBreach::Slot(_) => Fault::Slot,
+                PlanBreach::TooLarge => Fault::TooLarge,
+            };
+            self.plugin.breach(fault, breach.to_string())
+        })
+    }
+
+    /// Counts that a plan's edits do not fit the body they were made for.
+    pub fn edits_do_not_fit(&self, text: String) -> CallError {
+        self.plugin.breach(Fault::Edit, text)
+    }
+}
+
+impl Instance {
+    fn plan(&mut self, plugin: &Plugin, target_model: &str) -> Result<wire::Decision, CallError> {
+        let pushed = self.store.data_mut().table.push(InboundHandle);
+        let handle: Resource<InboundHandle> =
+            pushed.map_err(|error| plugin.breach(Fault::TooLarge, error.to_string()))?;
+        State::begin(&mut self.store, CallClass::Plan);
+        let guest = self.bindings.sluice_plugin_adapter();
+        let answered = guest.call_plan(&mut self.store, handle, target_model);
+        let answered = answered.map_err(|error| plugin.trapped(&error, self.store.data()))?;
+        answered.map_err(|error| plugin.refused(error.into()))
+    }
+}
+
+/// One streamed answer's decoder, in an instance of its own.
+pub struct Mapper<'a> {
+    plugin: &'a Plugin,
+    instance: Instance,
+    mapper: ResourceAny,
+}
+
+impl Mapper<'_> {
+    /// Maps whole frames to bytes for the client.
+    ///
+    /// # Errors
+    ///
+    /// The plugin's refusal or fault; the decoder is of no use after a fault.
+    pub fn push(&mut self, frames: &[Vec<u8>]) -> Result<Vec<u8>, CallError> {
+        let started = Instant::now();
+        let store = &mut self.instance.store;
+        State::begin(store, CallClass::Push);
+        let guest = self.instance.bindings.sluice_plugin_adapter();
+        let mapped = guest.mapper().call_push(&mut *store, self.mapper, frames);
+        self.plugin.counters().called(Function::Push, started.elapsed());
+        let mapped = mapped.map_err(|error| self.plugin.trapped(&error, store.data()))?;
+        mapped.map(|mapped| mapped.wire).map_err(|error| self.plugin.refused(error.into()))
+    }
+}

@@ -1,0 +1,165 @@
+//! What a file must be to become a plugin: a component of a known world that imports no
+//! more than is granted, describes itself and passes its own test.
+
+use sha2::{Digest, Sha256};
+use wasmtime::Store;
+use wasmtime::component::Component;
+
+use crate::bindings::adapter::ProviderAdapterPre;
+use crate::bindings::policy::RoutingPolicyPre;
+use crate::bounds::CallClass;
+use crate::counters::Counters;
+use crate::engine::Runtime;
+use crate::fault::Fault;
+use crate::linkers::{ADAPTER_GRANTS, Grant, POLICY_GRANTS};
+use crate::manifest::{Declared, Manifest, ManifestError};
+use crate::plugin::{Code, Kind, Plugin, Source};
+use crate::state::{Speaker, State};
+
+/// The contract's package.
+const PACKAGE: &str = "sluice:plugin/";
+
+/// Worlds of the contract that this version of the host does not call yet, by what they export.
+const NOT_BUILT: [&str; 3] = ["consulting", "bidding", "inventory"];
+
+/// Why a file is not a plugin; for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmissionError {
+    #[error("the file is empty")]
+    Empty,
+    #[error("this is no WebAssembly")]
+    NotWasm,
+    #[error("this is a core module, not a component: build it with `sluice plugin build`")]
+    CoreModule,
+    #[error("compiling: {0}")]
+    Compile(String),
+    #[error("it exports none of the worlds that a plugin can have (it exports: {0})")]
+    World(String),
+    #[error("it exports {0:?}, which this version of Sluice does not call yet")]
+    NotBuilt(String),
+    #[error("it imports {import:?}, which a {kind} is not granted")]
+    Import { import: String, kind: &'static str },
+    #[error("it does not match the world {kind}: {reason}")]
+    Mismatch { kind: &'static str, reason: String },
+    #[error("{function} failed ({fault}): {reason}", fault = .fault.name())]
+    Trial { function: &'static str, fault: Fault, reason: String },
+    #[error("its self-test says: {0}")]
+    SelfTest(String),
+    #[error("its manifest is not usable: {0}")]
+    Manifest(#[from] ManifestError),
+}
+
+impl Runtime {
+    /// Compiles and tries a plugin. Takes tens of milliseconds: not for a worker.
+    ///
+    /// # Errors
+    ///
+    /// An [`AdmissionError`] that says what to change.
+    pub fn admit(&self, bytes: &[u8], source: Source) -> Result<Plugin, AdmissionError> {
+        check_form(bytes)?;
+        let component =
+            Component::new(self.engine(), bytes).map_err(|e| AdmissionError::Compile(format!("{e:#}")))?;
+        let kind = self.kind(&component)?;
+        let grants = self.check_imports(&component, kind)?;
+        let code = self.link(&component, kind, grants)?;
+        let manifest = Manifest::check(self.trial(&code)?)?;
+        Ok(Plugin::new(code, manifest, format!("{:x}", Sha256::digest(bytes)), source, grants))
+    }
+
+    fn kind(&self, component: &Component) -> Result<Kind, AdmissionError> {
+        let component_type = component.component_type();
+        let exports: Vec<&str> = component_type.exports(self.engine()).map(|(name, _)| name).collect();
+        let has = |interface: &str| exports.iter().any(|name| interface_name(name) == Some(interface));
+        if let Some(unbuilt) = NOT_BUILT.iter().find(|interface| has(interface)) {
+            return Err(AdmissionError::NotBuilt((*unbuilt).into()));
+        }
+        match (has("adapter"), has("policy")) {
+            (true, _) => Ok(Kind::Adapter),
+            (false, true) => Ok(Kind::Policy),
+            (false, false) => Err(AdmissionError::World(exports.join(", "))),
+        }
+    }
+
+    fn check_imports(&self, component: &Component, kind: Kind) -> Result<&'static [Grant], AdmissionError> {
+        let grants = match kind {
+            Kind::Adapter => ADAPTER_GRANTS,
+            Kind::Policy => POLICY_GRANTS,
+        };
+        for (import, _) in component.component_type().imports(self.engine()) {
+            // `types` holds no functions: nothing is granted with it.
+            let granted = interface_name(import).is_some_and(|interface| {
+                interface == "types" || grants.iter().any(|grant| grant.name() == interface)
+            });
+            if !granted {
+                return Err(AdmissionError::Import { import: import.into(), kind: kind.name() });
+            }
+        }
+        Ok(grants)
+    }
+
+    fn link(&self, component: &Component, kind: Kind, grants: &[Grant]) -> Result<Code, AdmissionError> {
+        let mismatch = |error: wasmtime::Error| AdmissionError::Mismatch {
+            kind: kind.name(),
+            reason: format!("{error:#}"),
+        };
+        let linker = self
+            .linkers()
+            .of(grants)
+            .ok_or_else(|| mismatch(wasmtime::Error::msg("no such set of grants")))?;
+        let instance = linker.instantiate_pre(component).map_err(mismatch)?;
+        match kind {
+            Kind::Adapter => ProviderAdapterPre::new(instance).map(Code::Adapter).map_err(mismatch),
+            Kind::Policy => RoutingPolicyPre::new(instance).map(Code::Policy).map_err(mismatch),
+        }
+    }
+
+    fn trial(&self, code: &Code) -> Result<Declared, AdmissionError> {
+        let speaker = Speaker { id: "(on trial)".into(), counters: Counters::default() };
+        let mut store = State::store(self, speaker.into());
+        State::begin(&mut store, CallClass::Trial);
+        let (declared, tested) = match code {
+            Code::Adapter(code) => {
+                let instance = code.instantiate(&mut store);
+                let instance = instance.map_err(|error| failed("instantiating", &error, &store))?;
+                let lifecycle = instance.sluice_plugin_lifecycle();
+                let declared = lifecycle
+                    .call_describe(&mut store)
+                    .map_err(|error| failed("describe", &error, &store))?;
+                State::begin(&mut store, CallClass::Trial);
+                (Declared::from(declared), lifecycle.call_self_test(&mut store))
+            }
+            Code::Policy(code) => {
+                let instance = code.instantiate(&mut store);
+                let instance = instance.map_err(|error| failed("instantiating", &error, &store))?;
+                let lifecycle = instance.sluice_plugin_lifecycle();
+                let declared = lifecycle
+                    .call_describe(&mut store)
+                    .map_err(|error| failed("describe", &error, &store))?;
+                State::begin(&mut store, CallClass::Trial);
+                (Declared::from(declared), lifecycle.call_self_test(&mut store))
+            }
+        };
+        let tested = tested.map_err(|error| failed("self-test", &error, &store))?;
+        tested.map_err(AdmissionError::SelfTest)?;
+        Ok(declared)
+    }
+}
+
+fn failed(function: &'static str, error: &wasmtime::Error, store: &Store<State>) -> AdmissionError {
+    AdmissionError::Trial { function, fault: Fault::of(error, store.data()), reason: format!("{error:#}") }
+}
+
+/// Tells apart what is not a component before the compiler speaks of offsets.
+fn check_form(bytes: &[u8]) -> Result<(), AdmissionError> {
+    match bytes {
+        [] => Err(AdmissionError::Empty),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(AdmissionError::CoreModule),
+        [0, b'a', b's', b'm', ..] => Ok(()),
+        _ => Err(AdmissionError::NotWasm),
+    }
+}
+
+/// `log` of `sluice:plugin/log@0.1.0`; none for other packages.
+fn interface_name(name: &str) -> Option<&str> {
+    name.strip_prefix(PACKAGE)?.split('@').next()
+}

@@ -1,0 +1,63 @@
+//! Runs plugins: loads components, bounds them, calls them, and says what went wrong.
+//!
+//! - [`Runtime`]: the engine and what all plugins share
+//! - [`Plugin`]: one loaded component with its manifest and counters
+//! - [`Adapter`], [`Policy`]: a plugin set up for one upstream or model, ready to be called
+//! - [`Inbound`]: what an adapter may ask of the client's request
+//! - [`Fault`]: how a call went wrong, by class
+//!
+//! Only this crate knows wasmtime; only [`mod@bindings`] knows the generated types.
+
+mod adapter;
+mod admission;
+mod bindings;
+mod bounds;
+mod counters;
+mod engine;
+mod fault;
+mod inbound;
+mod linkers;
+mod manifest;
+mod plugin;
+mod policy;
+mod services;
+mod state;
+
+pub use adapter::{Adapter, Decision, Mapper, Planned};
+pub use admission::AdmissionError;
+pub use bounds::{CallClass, MEMORY_BYTES_MAX};
+pub use counters::{CallStats, Counters, Function};
+pub use engine::{Runtime, RuntimeError};
+pub use fault::{CallError, Fault, Refused};
+pub use inbound::{Identity, Inbound, Shape, Sizes};
+pub use linkers::Grant;
+pub use manifest::{Manifest, ManifestError, SecretSlot};
+pub use plugin::{Kind, Plugin, Source};
+pub use policy::Policy;
+
+/// What a plugin is given before it is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// The operator's configuration, a JSON object.
+    pub config_json: String,
+    /// The names behind the numbers that it will see.
+    pub names: Vec<Interned>,
+}
+
+/// A name behind a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interned {
+    /// What is named.
+    pub kind: NameKind,
+    /// The number that views and candidates carry.
+    pub id: u32,
+    /// As the operator wrote it.
+    pub name: String,
+}
+
+/// What a number may stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameKind {
+    Model,
+    Upstream,
+}

@@ -1,0 +1,128 @@
+//! One loaded plugin: what it is, where it came from, what was counted of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::bindings::adapter::ProviderAdapterPre;
+use crate::bindings::policy::RoutingPolicyPre;
+use crate::counters::Counters;
+use crate::fault::{CallError, Fault, Refused};
+use crate::linkers::Grant;
+use crate::manifest::Manifest;
+use crate::state::{Speaker, State};
+
+/// A component that was admitted.
+pub struct Plugin {
+    pub(crate) code: Code,
+    pub(crate) speaker: Arc<Speaker>,
+    manifest: Manifest,
+    digest: String,
+    source: Source,
+    grants: &'static [Grant],
+}
+
+/// Which world a plugin implements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Adapter,
+    Policy,
+}
+
+/// Where a plugin came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Part of the program.
+    BuiltIn,
+    File(PathBuf),
+}
+
+/// The component, linked and ready to be instantiated.
+pub(crate) enum Code {
+    Adapter(ProviderAdapterPre<State>),
+    Policy(RoutingPolicyPre<State>),
+}
+
+impl Kind {
+    /// The name in the contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Adapter => "provider-adapter",
+            Kind::Policy => "routing-policy",
+        }
+    }
+}
+
+impl Plugin {
+    pub(crate) fn new(
+        code: Code,
+        manifest: Manifest,
+        digest: String,
+        source: Source,
+        grants: &'static [Grant],
+    ) -> Plugin {
+        let speaker = Arc::new(Speaker { id: manifest.id.clone(), counters: Counters::default() });
+        Plugin { code, speaker, manifest, digest, source, grants }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self.code {
+            Code::Adapter(_) => Kind::Adapter,
+            Code::Policy(_) => Kind::Policy,
+        }
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// SHA-256 of the file, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    pub fn grants(&self) -> &'static [Grant] {
+        self.grants
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.speaker.counters
+    }
+
+    /// Turns a trap into an error, and counts it.
+    pub(crate) fn trapped(&self, error: &wasmtime::Error, state: &State) -> CallError {
+        self.breach(Fault::of(error, state), format!("{error:#}"))
+    }
+
+    /// Counts a breach of the contract.
+    pub(crate) fn breach(&self, fault: Fault, text: String) -> CallError {
+        self.speaker.faulted(fault, &text);
+        CallError::Fault(fault, text)
+    }
+
+    /// Turns a plugin's own refusal into an error; counts it where it is the plugin's fault.
+    pub(crate) fn refused(&self, refused: Refused) -> CallError {
+        match &refused {
+            Refused::InvalidRequest(_) | Refused::Unsupported(_) | Refused::BadUpstream(_) => {}
+            Refused::InvalidConfig(text) | Refused::Internal(text) => {
+                self.speaker.faulted(Fault::Error, text)
+            }
+        }
+        CallError::Refused(refused)
+    }
+}
+
+impl Speaker {
+    /// Counts every fault; logs the first, second, fourth and so on of its class, so that a
+    /// plugin that fails all the time does not fill the log.
+    fn faulted(&self, fault: Fault, text: &str) {
+        self.counters.faulted(fault);
+        let count = self.counters.fault(fault);
+        if count.is_power_of_two() {
+            tracing::warn!(plugin = self.id, fault = fault.name(), count, ?text, "plugin fault");
+        }
+    }
+}

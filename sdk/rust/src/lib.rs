@@ -1,0 +1,23 @@
+//! Everything needed to write a plugin for the Sluice gateway in Rust.
+//!
+//! A plugin is a type that implements one trait and is handed to one macro:
+//!
+//! | kind | feature | trait | macro |
+//! |---|---|---|---|
+//! | provider adapter | `adapter` | `adapter::Adapter` | `export_adapter!` |
+//! | routing policy | `policy` | `policy::Policy` | `export_policy!` |
+//!
+//! The other worlds of `wit/` come with the parts of the host that call them.
+//! `sluice plugin build` turns the crate into a component; see `plugins/` for examples.
+
+pub mod codes;
+
+#[cfg(feature = "adapter")]
+pub use sluice_plugin_adapter as adapter;
+#[cfg(feature = "policy")]
+pub use sluice_plugin_policy as policy;
+
+#[cfg(feature = "adapter")]
+pub use sluice_plugin_adapter::export_adapter;
+#[cfg(feature = "policy")]
+pub use sluice_plugin_policy::export_policy;
