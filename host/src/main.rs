@@ -1,1 +1,82 @@
-fn main() {}
+//! The program `sluice`: reads the command line, does it, says how it went.
+
+mod admin;
+mod app;
+mod call;
+mod cli;
+mod config;
+mod gateway;
+mod plugin_build;
+mod plugins;
+mod prepared;
+mod refusal;
+mod routes;
+mod server;
+mod signer;
+mod stream;
+mod telemetry;
+mod upstream;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use app::{App, StartError};
+use clap::Parser;
+use cli::{BuildArgs, Cli, Command, PluginCommand};
+use config::{ConfigError, Environment};
+
+/// Exit codes as in sysexits.h: bad configuration, everything else.
+const EXIT_CONFIG: u8 = 64;
+const EXIT_FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Some(Command::Plugin(PluginCommand::Build(args))) => build_plugins(args),
+        None | Some(Command::Serve) => start(&cli).and_then(|app| Ok(app.serve()?)),
+        Some(Command::Check) => start(&cli).map(|app| {
+            for line in app.summary() {
+                eprintln!("{line}");
+            }
+            eprintln!("the configuration is good");
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(error.as_ref());
+            let config =
+                matches!(error.downcast_ref(), Some(StartError::Config(_))) || error.is::<ConfigError>();
+            ExitCode::from(if config { EXIT_CONFIG } else { EXIT_FAILURE })
+        }
+    }
+}
+
+fn start(cli: &Cli) -> Result<App, Box<dyn Error>> {
+    let environment = Environment::load()?;
+    telemetry::start(environment.get("SLUICE_LOG"))?;
+    Ok(App::build(cli.config.as_deref(), &environment)?)
+}
+
+fn build_plugins(args: &BuildArgs) -> Result<(), Box<dyn Error>> {
+    let out = args.out.clone().unwrap_or_else(|| plugin_build::default_out(&args.path));
+    if args.check_sources {
+        plugin_build::check_sources(&args.path, &out)?;
+        eprintln!("the components in {} belong to their sources", out.display());
+        return Ok(());
+    }
+    let task = if args.verify { plugin_build::Task::Verify } else { plugin_build::Task::Write };
+    let options = plugin_build::Options { path: args.path.clone(), out: Some(out), task };
+    plugin_build::build(&options, &mut |line| eprintln!("{line}"))?;
+    Ok(())
+}
+
+/// The error and what caused it, one line each.
+fn report(error: &dyn Error) {
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        eprintln!("  caused by: {deeper}");
+        cause = deeper.source();
+    }
+}

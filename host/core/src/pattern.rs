@@ -47,12 +47,12 @@ impl Pattern {
     }
 }
 
-/// The entry that serves `name`: the longest pattern that matches, a plain name before a
-/// glob of its length, the first among equals.
+/// The entry that serves `name`: a plain name before any glob, the longest glob that
+/// matches, the first among equals.
 pub fn best<'p, T>(entries: impl IntoIterator<Item = (&'p Pattern, T)>, name: &str) -> Option<T> {
-    let mut found: Option<((usize, bool), T)> = None;
+    let mut found: Option<((bool, usize), T)> = None;
     for (pattern, entry) in entries {
-        let rank = (pattern.0.len(), !pattern.is_glob());
+        let rank = (!pattern.is_glob(), pattern.0.len());
         if pattern.matches(name) && found.as_ref().is_none_or(|(best, _)| rank > *best) {
             found = Some((rank, entry));
         }
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn the_longest_pattern_wins_whatever_the_order() {
-        let patterns: Vec<Pattern> = ["*", "gpt-4*", "gpt-4o", "gpt-*"].map(Pattern::new).into();
+        let patterns: Vec<Pattern> = ["*", "gpt-4*", "gpt-4o*", "gpt-4o", "gpt-*"].map(Pattern::new).into();
         let serve = |name| best(patterns.iter().map(|pattern| (pattern, pattern.as_str())), name);
         assert_eq!(serve("gpt-4o"), Some("gpt-4o"));
         assert_eq!(serve("gpt-4.1"), Some("gpt-4*"));

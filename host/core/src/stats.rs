@@ -83,6 +83,11 @@ impl<S: AsRef<TargetStats>> InFlight<S> {
         stats.as_ref().inflight.fetch_add(1, Ordering::Relaxed);
         InFlight(stats)
     }
+
+    /// The averages of the target that is being called.
+    pub fn stats(&self) -> &TargetStats {
+        self.0.as_ref()
+    }
 }
 
 impl<S: AsRef<TargetStats>> Drop for InFlight<S> {

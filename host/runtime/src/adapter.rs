@@ -153,9 +153,9 @@ impl Adapter {
         })
     }
 
-    /// Counts that a plan's edits do not fit the body they were made for.
-    pub fn edits_do_not_fit(&self, text: String) -> CallError {
-        self.plugin.breach(Fault::Edit, text)
+    /// Counts a breach that only the host could see, such as edits that fit no body.
+    pub fn breach(&self, fault: Fault, text: String) -> CallError {
+        self.plugin.breach(fault, text)
     }
 }
 

@@ -4,6 +4,7 @@
 use sha2::{Digest, Sha256};
 use wasmtime::Store;
 use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
 
 use crate::bindings::adapter::ProviderAdapterPre;
 use crate::bindings::policy::RoutingPolicyPre;
@@ -85,16 +86,24 @@ impl Runtime {
             Kind::Adapter => ADAPTER_GRANTS,
             Kind::Policy => POLICY_GRANTS,
         };
-        for (import, _) in component.component_type().imports(self.engine()) {
-            // `types` holds no functions: nothing is granted with it.
-            let granted = interface_name(import).is_some_and(|interface| {
-                interface == "types" || grants.iter().any(|grant| grant.name() == interface)
-            });
-            if !granted {
+        for (import, item) in component.component_type().imports(self.engine()) {
+            let granted = interface_name(import)
+                .is_some_and(|interface| grants.iter().any(|grant| grant.name() == interface));
+            if !granted && !self.holds_only_types(&item.ty) {
                 return Err(AdmissionError::Import { import: import.into(), kind: kind.name() });
             }
         }
         Ok(grants)
+    }
+
+    /// An interface without functions gives a guest nothing.
+    fn holds_only_types(&self, item: &ComponentItem) -> bool {
+        match item {
+            ComponentItem::ComponentInstance(instance) => {
+                instance.exports(self.engine()).all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
+            }
+            _ => false,
+        }
     }
 
     fn link(&self, component: &Component, kind: Kind, grants: &[Grant]) -> Result<Code, AdmissionError> {

@@ -56,6 +56,9 @@ pub(crate) const LOG_MESSAGE_BYTES_MAX: usize = 1024;
 /// Log messages of one call; the rest is counted.
 pub(crate) const LOG_MESSAGES_PER_CALL: u32 = 16;
 
+/// Bytes of what a guest says is wrong; the rest is cut. Clients and the log are told it.
+pub(crate) const REFUSAL_BYTES_MAX: usize = 4 * 1024;
+
 /// Pieces of an adapter's own answer.
 pub(crate) const PIECES_MAX: usize = 64 * 1024;
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use wasmtime::Trap;
 
+use crate::bounds::REFUSAL_BYTES_MAX;
 use crate::state::State;
 
 /// Defines the classes once: the enum, the list of all, and the names that operators see.
@@ -81,6 +82,18 @@ pub enum CallError {
     Refused(Refused),
     /// The plugin misbehaved; counted. The text is for the operator.
     Fault(Fault, String),
+}
+
+impl Refused {
+    /// Cuts what a guest made too long.
+    pub(crate) fn shorten(&mut self) {
+        let (Refused::InvalidConfig(text)
+        | Refused::InvalidRequest(text)
+        | Refused::Unsupported(text)
+        | Refused::BadUpstream(text)
+        | Refused::Internal(text)) = self;
+        text.truncate(text.floor_char_boundary(REFUSAL_BYTES_MAX));
+    }
 }
 
 impl fmt::Display for Refused {

@@ -104,7 +104,8 @@ impl Plugin {
     }
 
     /// Turns a plugin's own refusal into an error; counts it where it is the plugin's fault.
-    pub(crate) fn refused(&self, refused: Refused) -> CallError {
+    pub(crate) fn refused(&self, mut refused: Refused) -> CallError {
+        refused.shorten();
         match &refused {
             Refused::InvalidRequest(_) | Refused::Unsupported(_) | Refused::BadUpstream(_) => {}
             Refused::InvalidConfig(text) | Refused::Internal(text) => {

@@ -97,7 +97,9 @@ pub(super) fn choose(probe: &dyn Probe) -> Result<Toolchain, NoToolchain> {
 /// Takes from a child's environment what whoever started us set for the host's own build, such
 /// as `cargo run`, and what would make the output depend on who builds.
 pub(super) fn clean(command: &mut Command) {
-    for (name, _) in env::vars_os() {
+    #[allow(clippy::disallowed_methods, reason = "the compiler's environment is what this is about")]
+    let variables = env::vars_os();
+    for (name, _) in variables {
         if disturbs(&name) {
             command.env_remove(&name);
         }

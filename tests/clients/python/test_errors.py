@@ -37,15 +37,6 @@ def test_bad_request(client, vendor, model, wrong, stream):
     assert_nothing_billed(vendor)
 
 
-def test_no_key(client, vendor, model):
-    with pytest.raises(openai.AuthenticationError):
-        stranger = client.with_options(api_key="")
-        stranger.chat.completions.create(
-            model=model, messages=HELLO, extra_headers={"Authorization": openai.Omit()}
-        )
-    assert_nothing_billed(vendor)
-
-
 def test_rate_limit(client, vendor, model):
     # For ever: behind a gateway that tries again, the caller sees it all the same.
     fault = {"kind": "status", "status": 429, "headers": [["retry-after", "1"]], "times": 0}
@@ -66,8 +57,8 @@ def test_vendor_down(client, vendor, model):
 def test_stream_that_breaks_off(client, vendor, model):
     vendor.script(faults=[{"kind": "reset", "at": "body", "events": 3}])
     words = []
-    # A reset as the transport sees it, or the error event that a gateway makes of it.
-    with pytest.raises((httpx2.ReadError, openai.APIError)):
+    # As the transport sees it (a reset, or a body that ends too early), or as an error event.
+    with pytest.raises((httpx2.ReadError, httpx2.RemoteProtocolError, openai.APIError)):
         for chunk in client.chat.completions.create(model=model, messages=HELLO, stream=True):
             words += [choice.delta.content for choice in chunk.choices if choice.delta.content]
     assert "".join(words) == "You said:"

@@ -1,0 +1,123 @@
+//! The composition root: puts the parts together, serves, stops.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sluice_runtime::{Runtime, RuntimeError};
+use tokio::net::TcpListener;
+
+use crate::admin::Admin;
+use crate::config::{Config, ConfigError, Environment};
+use crate::gateway::Gateway;
+use crate::plugins::Plugins;
+use crate::routes::Routes;
+use crate::server::Server;
+use crate::upstream::Client;
+
+/// Everything that must be right before a socket is bound.
+pub(crate) struct App {
+    config: Config,
+    gateway: Arc<Gateway>,
+    plugins: Arc<Plugins>,
+}
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("starting the plugin runtime")]
+    Runtime(#[from] RuntimeError),
+    #[error("setting up the client for upstreams")]
+    Client(#[from] reqwest::Error),
+    #[error("starting worker threads")]
+    Workers(#[source] std::io::Error),
+    #[error("listening on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+}
+
+impl App {
+    /// The boot path: `check` and `serve` are this, and differ only after it.
+    ///
+    /// # Errors
+    ///
+    /// A [`StartError`] that says what to change.
+    pub(crate) fn build(file: Option<&Path>, environment: &Environment) -> Result<App, StartError> {
+        let config = Config::load(file, environment)?;
+        let runtime = Runtime::new()?;
+        let plugins = Arc::new(Plugins::load(&runtime, &config.plugins_dir));
+        let routes = Routes::assemble(&config, &plugins, &runtime)?;
+        let gateway = Arc::new(Gateway::new(routes, Client::new()?));
+        Ok(App { config, gateway, plugins })
+    }
+
+    /// What was built, in lines for the operator.
+    pub(crate) fn summary(&self) -> Vec<String> {
+        let routes = self.gateway.routes();
+        let source = match &self.config.file {
+            Some(file) => format!("configuration: {}", file.display()),
+            None => "configuration: none found, the built-in one serves (any client key is accepted)".into(),
+        };
+        let plugins: Vec<&str> = self.plugins.all().map(|plugin| plugin.manifest().id.as_str()).collect();
+        let models: Vec<&str> = routes.models().iter().map(|model| model.name.as_str()).collect();
+        vec![source, format!("plugins: {}", listed(&plugins)), format!("models: {}", listed(&models))]
+    }
+
+    /// Binds, and serves until told to stop.
+    ///
+    /// # Errors
+    ///
+    /// A [`StartError`] where the address is taken or threads are not to be had.
+    pub(crate) fn serve(self) -> Result<(), StartError> {
+        let mut workers = tokio::runtime::Builder::new_multi_thread();
+        if let Some(count) = self.config.server.workers {
+            workers.worker_threads(count);
+        }
+        let workers = workers.enable_all().build().map_err(StartError::Workers)?;
+        workers.block_on(self.run())
+    }
+
+    async fn run(self) -> Result<(), StartError> {
+        let address = self.config.server.listen;
+        let listen = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let bound = listener.local_addr().map_err(listen)?;
+        for line in self.summary() {
+            tracing::info!("{line}");
+        }
+        tracing::info!("listening on http://{bound}");
+        let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        // Enough to tell two processes' request ids apart; nothing depends on it.
+        let process = (started_s as u32) ^ std::process::id().rotate_left(16);
+        let server = Server::new(self.gateway, Admin::new(self.plugins, started_s), process);
+        tokio::select! {
+            error = server.serve(listener) => Err(listen(error)),
+            () = stopped() => {
+                tracing::info!("stopping");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Until the process is interrupted or told to terminate.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupt = tokio::signal::ctrl_c();
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = interrupt => (),
+            _ = terminate.recv() => (),
+        },
+        Err(error) => {
+            tracing::warn!(%error, "SIGTERM is not heard");
+            let _ = interrupt.await;
+        }
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}

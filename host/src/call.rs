@@ -1,0 +1,241 @@
+//! One client request, read once: where its members are, what it asks for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use sluice_core::codes::{Endpoint, Surface, feature};
+use sluice_core::json::{self, Duplicate, Index, Pointer};
+use sluice_runtime::{Identity, Inbound, Shape, Sizes};
+
+use crate::refusal::Refusal;
+
+/// Client headers that an adapter may read; never credentials, never cookies.
+const SHOWN_HEADERS: [&str; 8] = [
+    "accept",
+    "accept-language",
+    "anthropic-beta",
+    "anthropic-version",
+    "content-type",
+    "idempotency-key",
+    "openai-beta",
+    "user-agent",
+];
+
+/// Bytes of a model's name at most: it goes to the log, and plans are kept by it.
+const MODEL_BYTES_MAX: usize = 512;
+
+/// Bytes of text in a token, roughly; for estimates only, never for a cap.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// Members whose presence is a feature of the request. `null` is as good as absent.
+const FEATURES: [(&str, u64); 9] = [
+    ("tools", feature::TOOLS),
+    ("response_format", feature::STRUCTURED),
+    ("n", feature::CHOICES),
+    ("logprobs", feature::LOGPROBS),
+    ("reasoning_effort", feature::REASONING),
+    ("stream_options", feature::STREAM_USAGE),
+    ("max_completion_tokens", feature::OUTPUT_LIMIT),
+    ("max_tokens", feature::OUTPUT_LIMIT),
+    ("audio", feature::AUDIO),
+];
+
+/// A request as the gateway sees it.
+pub(crate) struct Call {
+    pub(crate) request_id: String,
+    pub(crate) received: Instant,
+    pub(crate) received_ms: u64,
+    pub(crate) shape: Shape,
+    pub(crate) choices: u16,
+    /// The client's own bound, in tokens.
+    pub(crate) output_limit: Option<u64>,
+    headers: HeaderMap,
+    text: Bytes,
+    /// Belongs to `text`; the pair is never taken apart.
+    index: Index,
+    /// The first duplicate that a guest met.
+    duplicate: Mutex<Option<Duplicate>>,
+}
+
+impl Call {
+    /// Reads a chat completion's body.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] that names the member and what was wanted.
+    pub(crate) fn chat(
+        request_id: String,
+        received: Instant,
+        headers: HeaderMap,
+        text: Bytes,
+    ) -> Result<Call, Refusal> {
+        let index = Index::scan(&text).map_err(Refusal::NotJson)?;
+        let member = |key: &str| index.member(&text, key).map_err(Refusal::Duplicate);
+        let given = |key: &str| Ok(member(key)?.filter(|raw| *raw != b"null"));
+        let model = match member("model")? {
+            None => return Err(Refusal::member("model", "is missing; wanted the name of a model")),
+            Some(raw) => json::as_str(raw).ok_or(Refusal::member("model", "wanted a string"))?.into_owned(),
+        };
+        if model.len() > MODEL_BYTES_MAX {
+            return Err(Refusal::member("model", "wanted a name of at most 512 bytes"));
+        }
+        let streaming = match given("stream")? {
+            None => false,
+            Some(raw) => json::as_bool(raw).ok_or(Refusal::member("stream", "wanted true or false"))?,
+        };
+        let mut features = 0;
+        for (key, bit) in FEATURES {
+            if given(key)?.is_some() {
+                features |= bit;
+            }
+        }
+        let number = |key: &str| Ok(given(key)?.and_then(json::as_u64));
+        let output_limit = match number("max_completion_tokens")? {
+            None => number("max_tokens")?,
+            some => some,
+        };
+        let choices = number("n")?.and_then(|n| u16::try_from(n).ok()).unwrap_or(1);
+        let (surface, endpoint) = (Surface::OpenAiChat.code(), Endpoint::Chat.code());
+        Ok(Call {
+            request_id,
+            received,
+            received_ms: unix_ms(),
+            shape: Shape { surface, endpoint, model, streaming, features },
+            choices,
+            output_limit,
+            headers,
+            text,
+            index,
+            duplicate: Mutex::default(),
+        })
+    }
+
+    /// The client's bytes.
+    pub(crate) fn text(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// The client's bytes with these changes.
+    ///
+    /// # Errors
+    ///
+    /// [`json::SpliceError`] where an edit does not fit the body.
+    pub(crate) fn splice(&self, edits: &[json::Edit]) -> Result<Vec<u8>, json::SpliceError> {
+        json::splice(&self.text, &self.index, edits)
+    }
+
+    /// Tokens of input, roughly; and never more than one for each byte.
+    pub(crate) fn input_tokens(&self) -> (u64, u64) {
+        let bytes = self.text.len();
+        (bytes.div_ceil(BYTES_PER_TOKEN) as u64, bytes as u64)
+    }
+
+    /// # Errors
+    ///
+    /// [`Refusal::Duplicate`] where a guest read a member that stands twice.
+    pub(crate) fn check_duplicate(&self) -> Result<(), Refusal> {
+        let met = self.duplicate.lock().unwrap_or_else(PoisonError::into_inner).take();
+        met.map_or(Ok(()), |duplicate| Err(Refusal::Duplicate(duplicate)))
+    }
+}
+
+impl Inbound for Call {
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn sizes(&self) -> Sizes {
+        let clamp = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let (expected, bytes) = self.input_tokens();
+        Sizes { body_bytes: clamp(bytes), prompt_tokens_estimate: clamp(expected), choices: self.choices }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { request_id: self.request_id.clone(), received_s: self.received_ms / 1000 }
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        if !SHOWN_HEADERS.contains(&name) {
+            return None;
+        }
+        self.headers.get(name)?.to_str().ok().map(str::to_owned)
+    }
+
+    fn field(&self, pointer: &str) -> Option<String> {
+        let pointer = Pointer::parse(pointer).ok()?;
+        match json::get(&self.text, &self.index, &pointer) {
+            Ok(raw) => raw.and_then(|raw| String::from_utf8(raw.to_vec()).ok()),
+            Err(duplicate) => {
+                self.duplicate.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(duplicate);
+                None
+            }
+        }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        self.text.to_vec()
+    }
+}
+
+/// Shared with guests by reference only.
+pub(crate) type SharedCall = Arc<Call>;
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(body: &str) -> Result<Call, Refusal> {
+        Call::chat("id".into(), Instant::now(), HeaderMap::new(), Bytes::copy_from_slice(body.as_bytes()))
+    }
+
+    #[test]
+    fn what_is_asked_for_is_read() {
+        let call =
+            chat(r#"{"model":"m\u0031","stream":true,"n":2,"max_tokens":7,"tools":null,"logprobs":true}"#)
+                .unwrap();
+        assert_eq!((call.shape.model.as_str(), call.shape.streaming), ("m1", true));
+        assert_eq!((call.choices, call.output_limit), (2, Some(7)));
+        assert_eq!(call.shape.features, feature::CHOICES | feature::OUTPUT_LIMIT | feature::LOGPROBS);
+    }
+
+    #[test]
+    fn a_member_that_is_read_and_stands_twice_is_refused_by_name() {
+        for body in [r#"{"model":"a","mod\u0065l":"b"}"#, r#"{"model":"a","n":1,"n":1}"#] {
+            let refusal = chat(body).err();
+            assert!(matches!(refusal, Some(Refusal::Duplicate(_))), "{body}: {refusal:?}");
+        }
+        assert!(chat(r#"{"model":"a","unknown":1,"unknown":2}"#).is_ok());
+    }
+
+    #[test]
+    fn a_guest_that_meets_a_duplicate_gets_nothing_and_the_client_a_refusal() {
+        let call = chat(r#"{"model":"a","x":{"y":1,"y":2}}"#).unwrap();
+        assert_eq!(call.field("/x/z"), None);
+        assert!(call.check_duplicate().is_ok());
+        assert_eq!(call.field("/x/y"), None);
+        assert!(
+            matches!(call.check_duplicate(), Err(Refusal::Duplicate(duplicate)) if duplicate.at.as_str() == "/x/y")
+        );
+    }
+
+    #[test]
+    fn no_credential_is_shown() {
+        let mut headers = HeaderMap::new();
+        for name in ["authorization", "x-api-key", "cookie", "user-agent"] {
+            headers.insert(name, http::HeaderValue::from_static("value"));
+        }
+        let text = Bytes::from_static(br#"{"model":"a"}"#);
+        let call = Call::chat("id".into(), Instant::now(), headers, text).unwrap();
+        assert_eq!(call.header("user-agent").as_deref(), Some("value"));
+        for name in ["authorization", "Authorization", "x-api-key", "cookie", "User-Agent"] {
+            assert_eq!(call.header(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The configuration: read once, whole, into checked values; errors say where and what.
+//!
+//! The only module that reads configuration files and the environment. What needs the
+//! plugins to be checked (ids, plugin configurations) carries its [`Place`], so that
+//! `assemble` can say where too.
+
+mod catalogue;
+mod environment;
+mod problem;
+mod reader;
+mod secret;
+mod sections;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use sluice_core::money::Price;
+use sluice_core::pattern::Pattern;
+
+pub(crate) use environment::Environment;
+pub(crate) use problem::{ConfigError, Place, Problem};
+pub(crate) use secret::Secret;
+
+/// Read where no other file is named, if it is there.
+const DEFAULT_FILE: &str = "sluice.toml";
+
+/// All that the operator said, checked as far as possible without plugins.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// None: nothing was said, the built-in configuration serves.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) server: Server,
+    pub(crate) plugins_dir: PathBuf,
+    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) models: Vec<Model>,
+}
+
+/// The listener and its workers.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) listen: SocketAddr,
+    /// Threads that serve; none: one per processor.
+    pub(crate) workers: Option<usize>,
+}
+
+/// A value that can only be judged with the plugins at hand.
+#[derive(Clone, Debug)]
+pub(crate) struct Located<T> {
+    pub(crate) value: T,
+    pub(crate) place: Place,
+}
+
+/// A vendor's address, its secrets, and the adapter that speaks to it.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) name: String,
+    pub(crate) adapter: Located<String>,
+    pub(crate) adapter_config: Located<serde_json::Value>,
+    pub(crate) base_url: Option<reqwest::Url>,
+    pub(crate) secrets: BTreeMap<String, Located<Secret>>,
+    pub(crate) place: Place,
+}
+
+/// What clients ask for, and who may serve it.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) name: Pattern,
+    pub(crate) policy: Located<String>,
+    pub(crate) policy_config: Located<serde_json::Value>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) place: Place,
+}
+
+/// One upstream's model.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) upstream: Located<String>,
+    pub(crate) model: TargetModel,
+    pub(crate) priority: u16,
+    pub(crate) weight: u16,
+    pub(crate) price: Option<Price>,
+}
+
+/// The name by which an upstream knows the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TargetModel {
+    Named(String),
+    /// What the client asked for.
+    AsAsked,
+    /// What the `*` of the model's name stood for.
+    Star,
+}
+
+impl Config {
+    /// Reads `file`, or `sluice.toml` if it is there, or takes what needs no file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with every problem found, each with its line.
+    pub(crate) fn load(file: Option<&Path>, environment: &Environment) -> Result<Config, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        match file.or_else(|| default.exists().then_some(default)) {
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|source| ConfigError::Unreadable { file: file.into(), source })?;
+                sections::read(file, &text, environment)
+            }
+            None => catalogue::without_file(environment),
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), workers: None }
+    }
+}

@@ -1,0 +1,273 @@
+//! The sections of `sluice.toml`, each checked as it is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use sluice_core::money::{NanoUsd, PerMillion, Price};
+use sluice_core::pattern::Pattern;
+use toml::de::DeTable;
+
+use super::reader::{Document, Found, Table};
+use super::{
+    Config, ConfigError, Environment, Located, Model, Place, Secret, Server, Target, TargetModel, Upstream,
+};
+
+/// Where plugins are read from, unless said otherwise.
+pub(super) const PLUGINS_DIR: &str = "plugins.d";
+
+/// Policy of a model that names none.
+pub(super) const DEFAULT_POLICY: &str = "priority";
+
+/// Targets of one model at most: a policy looks at all of them on each request.
+const TARGETS_MAX: usize = 64;
+
+/// Worker threads at most.
+const WORKERS_MAX: u64 = 1024;
+
+/// Reads a whole file.
+pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result<Config, ConfigError> {
+    let document = Document::new(file, text);
+    let entries = match DeTable::parse(text) {
+        Ok(entries) => entries,
+        Err(error) => return Err(ConfigError::Problems(vec![document.syntax(&error)])),
+    };
+    let (server, plugins_dir, upstreams, models) = {
+        let root = document.root(entries.get_ref());
+        let server = root.table("server").map_or_else(Server::default, server);
+        let plugins_dir = root.table("plugins").map_or_else(|| PLUGINS_DIR.into(), plugins_dir);
+        let upstreams = root.table("upstreams").map_or_else(Vec::new, |table| upstreams(&table, environment));
+        let models = models(&root);
+        check_names(&root, &upstreams, &models);
+        root.not_built("budgets", "spending caps");
+        root.not_built("listen", "further listeners");
+        root.not_built("keys", "client keys");
+        root.finish();
+        (server, plugins_dir, upstreams, models)
+    };
+    let problems = document.into_problems();
+    if !problems.is_empty() {
+        return Err(ConfigError::Problems(problems));
+    }
+    Ok(Config { file: Some(file.into()), server, plugins_dir, upstreams, models })
+}
+
+fn server(table: Table<'_>) -> Server {
+    let mut server = Server::default();
+    if let Some(found) = table.get("listen") {
+        server.listen = found.text().and_then(|text| listen(&found, text)).unwrap_or(server.listen);
+    }
+    if let Some(found) = table.get("workers") {
+        server.workers = found.integer(1..=WORKERS_MAX).and_then(|count| usize::try_from(count).ok());
+    }
+    table.not_built("data_dir", "keeping state on disk");
+    table.finish();
+    server
+}
+
+fn listen(found: &Found<'_>, text: &str) -> Option<SocketAddr> {
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        return found.refuse("wanted an address and a port such as \"127.0.0.1:8080\"");
+    };
+    if !address.ip().is_loopback() {
+        return found.refuse(
+            "wanted a loopback address: no client key is required, so a public one would serve anyone",
+        );
+    }
+    Some(address)
+}
+
+fn plugins_dir(table: Table<'_>) -> PathBuf {
+    let dir = table.get("dir").and_then(|found| found.text().map(PathBuf::from));
+    table.finish();
+    dir.unwrap_or_else(|| PLUGINS_DIR.into())
+}
+
+fn upstreams(table: &Table<'_>, environment: &Environment) -> Vec<Upstream> {
+    let named = table.named().into_iter();
+    named.filter_map(|(name, found)| upstream(name, &found.table()?, environment)).collect()
+}
+
+fn upstream(name: String, table: &Table<'_>, environment: &Environment) -> Option<Upstream> {
+    let adapter = table.require("adapter", "the id of an adapter plugin, such as \"openai\"");
+    let adapter =
+        adapter.and_then(|found| Some(Located { value: found.text()?.to_owned(), place: found.place }));
+    let base_url = table.get("base_url").and_then(base_url);
+    // Hidden: who writes the secret itself in the table's place is not to read it in a message.
+    let slots = table.get("secrets").and_then(|found| found.hidden().table());
+    let secrets = slots.map_or_else(BTreeMap::new, |slots| secrets(&slots, environment));
+    let adapter_config = plugin_config(table, "adapter_config");
+    table.not_built("limits", "limiting an upstream");
+    table.not_built("timeouts", "setting timers");
+    table.not_built("breaker", "circuit breaking");
+    let place = table.place();
+    table.finish();
+    Some(Upstream { name, adapter: adapter?, adapter_config, base_url, secrets, place })
+}
+
+fn base_url(found: Found<'_>) -> Option<reqwest::Url> {
+    // A user or a query may be a secret.
+    let may_hold_secret = found.value.as_str().is_none_or(|text| text.contains(['@', '?', '#']));
+    let found = if may_hold_secret { found.hidden() } else { found };
+    let text = found.text()?;
+    let wanted =
+        "wanted an http or https URL such as \"https://api.example.com/v1\", without user, query or fragment";
+    let url = reqwest::Url::parse(text).ok().filter(|url| {
+        let bare = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && bare && url.password().is_none()
+    });
+    match url {
+        Some(url) => Some(url),
+        None => found.refuse(wanted),
+    }
+}
+
+fn secrets(table: &Table<'_>, environment: &Environment) -> BTreeMap<String, Located<Secret>> {
+    let read = |(slot, found): (String, Found<'_>)| {
+        let secret = secret(&found, environment)?;
+        Some((slot, Located { value: secret, place: found.hidden().place }))
+    };
+    table.named().into_iter().filter_map(read).collect()
+}
+
+fn secret(found: &Found<'_>, environment: &Environment) -> Option<Secret> {
+    let text = found.value.as_str().unwrap_or_default();
+    // Only a reference is repeated in a message: anything else may be the secret itself.
+    let refuse = |wanted: String| {
+        let mut place = found.place.clone();
+        place.shown = None;
+        found.report(place.problem(wanted));
+        None
+    };
+    match text.split_once(':') {
+        Some(("env", name)) => match environment.get(name).and_then(Secret::new) {
+            Some(secret) => Some(secret),
+            None => refuse(format!("the variable {name} is not set, neither in the environment nor in .env")),
+        },
+        Some(("file", file)) => match std::fs::read_to_string(file).map(|text| Secret::new(&text)) {
+            Ok(Some(secret)) => Some(secret),
+            Ok(None) => refuse(format!("the file {file} is blank")),
+            Err(error) => refuse(format!("the file {file} cannot be read: {error}")),
+        },
+        Some(("store", _)) => {
+            refuse("the secret store is not built yet; wanted \"env:NAME\" or \"file:PATH\"".into())
+        }
+        _ => refuse("wanted \"env:NAME\" or \"file:PATH\": a secret does not belong into this file".into()),
+    }
+}
+
+fn models(root: &Table<'_>) -> Vec<Model> {
+    let tables = root.get("models").map_or_else(Vec::new, |found| found.tables());
+    tables.into_iter().filter_map(|table| model(&table)).collect()
+}
+
+fn model(table: &Table<'_>) -> Option<Model> {
+    let place = table.place();
+    let name = table.require("name", "the name that clients ask for, or a glob such as \"gpt-*\"");
+    let name = name.and_then(|found| match found.text()? {
+        "" => found.refuse("wanted a name"),
+        text => Some(Pattern::new(text)),
+    });
+    let policy = match table.get("policy") {
+        Some(found) => {
+            found.text().map(|text| Located { value: text.to_owned(), place: found.place.clone() })
+        }
+        None => Some(Located { value: DEFAULT_POLICY.into(), place: place.clone() }),
+    };
+    let policy_config = plugin_config(table, "policy_config");
+    let targets = table.require("targets", "an array of targets, each with an upstream");
+    let targets = targets.map(|found| targets_of(&found, name.as_ref()));
+    table.not_built("on_exhaust", "downgrading");
+    table.finish();
+    Some(Model { name: name?, policy: policy?, policy_config, targets: targets?, place })
+}
+
+fn targets_of(found: &Found<'_>, name: Option<&Pattern>) -> Vec<Target> {
+    let tables = found.tables();
+    if tables.is_empty() || tables.len() > TARGETS_MAX {
+        found.refuse::<()>(format!("wanted 1 to {TARGETS_MAX} targets"));
+    }
+    tables.into_iter().filter_map(|table| target(&table, name)).collect()
+}
+
+fn target(table: &Table<'_>, name: Option<&Pattern>) -> Option<Target> {
+    let upstream = table.require("upstream", "the name of a table under [upstreams]");
+    let upstream =
+        upstream.and_then(|found| Some(Located { value: found.text()?.to_owned(), place: found.place }));
+    let model = match table.get("model") {
+        None => Some(TargetModel::AsAsked),
+        Some(found) => found.text().and_then(|text| target_model(&found, text, name)),
+    };
+    let small = |key| table.get(key).and_then(|found| found.integer(0..=u64::from(u16::MAX)));
+    let small = |key| small(key).and_then(|number| u16::try_from(number).ok()).unwrap_or(1);
+    let (priority, weight) = (small("priority"), small("weight"));
+    let price = table.table("price").and_then(|table| price(&table));
+    table.finish();
+    Some(Target { upstream: upstream?, model: model?, priority, weight, price })
+}
+
+fn target_model(found: &Found<'_>, text: &str, name: Option<&Pattern>) -> Option<TargetModel> {
+    match text {
+        "" => found.refuse(
+            "wanted the upstream's name for the model; leave the key out to pass on what was asked for",
+        ),
+        "*" if name.is_none_or(|name| name.stars() == 1) => Some(TargetModel::Star),
+        "*" => found
+            .refuse("stands for what the * of the model's name stood for: wanted a name with exactly one *"),
+        text => Some(TargetModel::Named(text.into())),
+    }
+}
+
+fn price(table: &Table<'_>) -> Option<Price> {
+    let per_million = |key| {
+        let found = table.require(key, "dollars per million tokens, in quotes, such as \"0.05\"")?;
+        match found.text()?.parse::<NanoUsd>() {
+            Ok(amount) => Some(PerMillion(amount)),
+            Err(error) => found.refuse(error.to_string()),
+        }
+    };
+    let (input, output) = (per_million("input"), per_million("output"));
+    for class in ["cached_input", "cache_write", "reasoning", "call", "request", "second"] {
+        table.not_built(class, "pricing this class");
+    }
+    table.finish();
+    Some(Price { input: input?, output: output? })
+}
+
+/// A plugin's own configuration; an empty object where nothing is said.
+fn plugin_config(table: &Table<'_>, key: &'static str) -> Located<serde_json::Value> {
+    let empty = || serde_json::Value::Object(serde_json::Map::new());
+    match table.get(key) {
+        None => {
+            let mut place: Place = table.place();
+            place.key = format!("{}.{key}", place.key);
+            Located { value: empty(), place }
+        }
+        Some(found) => {
+            if found.value.as_table().is_none() {
+                found.refuse::<()>("wanted a table");
+            }
+            Located { value: found.json().unwrap_or_else(empty), place: found.place }
+        }
+    }
+}
+
+/// Names that refer to each other within the file.
+fn check_names(root: &Table<'_>, upstreams: &[Upstream], models: &[Model]) {
+    let mut seen = BTreeSet::new();
+    for model in models {
+        if !seen.insert(model.name.as_str()) {
+            root.report(
+                model.place.problem(format!("a model named {:?} is there already", model.name.as_str())),
+            );
+        }
+        for target in &model.targets {
+            let upstream = &target.upstream;
+            if !upstreams.iter().any(|known| known.name == upstream.value) {
+                let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                root.report(upstream.place.problem(format!("no such upstream; there are: {known}")));
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Writes secrets where a plan wants them, last, and takes them out of what comes back.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderName, HeaderValue};
+use sluice_core::plan::{Credential, Slotted};
+
+use crate::config::Secret;
+
+/// A slot's value cannot stand where the plan wants it. Says the place, never the value.
+#[derive(Debug, thiserror::Error)]
+#[error("slot {slot:?} cannot be written into {name:?}")]
+pub(crate) struct Unwritable {
+    slot: String,
+    name: String,
+}
+
+/// Fills the slot into the request. A slot without a value was optional: nothing is written.
+///
+/// # Errors
+///
+/// [`Unwritable`] where the value does not fit its place.
+pub(crate) fn sign(
+    request: &mut reqwest::Request,
+    credential: &Credential,
+    secrets: &BTreeMap<String, Secret>,
+) -> Result<(), Unwritable> {
+    let filled = |slotted: &Slotted| {
+        let secret = secrets.get(&slotted.slot)?;
+        Some(format!("{}{}{}", slotted.prefix, secret.reveal(), slotted.suffix))
+    };
+    match credential {
+        Credential::None | Credential::Scheme => {}
+        Credential::Header(slotted) => {
+            let Some(value) = filled(slotted) else { return Ok(()) };
+            let unwritable = || Unwritable { slot: slotted.slot.clone(), name: slotted.name.clone() };
+            let name = HeaderName::try_from(&slotted.name).map_err(|_| unwritable())?;
+            let mut value = HeaderValue::try_from(value).map_err(|_| unwritable())?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(name, value);
+        }
+        Credential::Query(slotted) => {
+            let Some(value) = filled(slotted) else { return Ok(()) };
+            request.url_mut().query_pairs_mut().append_pair(&slotted.name, &value);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the text has one of the secrets in it.
+pub(crate) fn repeats(text: &[u8], secrets: &BTreeMap<String, Secret>) -> bool {
+    let stands_in = |secret: &[u8]| text.windows(secret.len()).any(|window| window == secret);
+    secrets.values().any(|secret| stands_in(secret.reveal().as_bytes()))
+}
+
+/// The text without any of the secrets: vendors repeat keys in their errors.
+pub(crate) fn scrub(text: &[u8], secrets: &BTreeMap<String, Secret>) -> Vec<u8> {
+    const REMOVED: &[u8] = b"[removed]";
+    let mut text = text.to_vec();
+    for secret in secrets.values() {
+        let secret = secret.reveal().as_bytes();
+        let mut clean = Vec::with_capacity(text.len());
+        let mut rest = text.as_slice();
+        while let Some(at) = rest.windows(secret.len()).position(|window| window == secret) {
+            clean.extend_from_slice(&rest[..at]);
+            clean.extend_from_slice(REMOVED);
+            rest = &rest[at + secret.len()..];
+        }
+        clean.extend_from_slice(rest);
+        text = clean;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets() -> BTreeMap<String, Secret> {
+        BTreeMap::from([("api-key".into(), Secret::new("sk-canary").unwrap())])
+    }
+
+    fn slotted(slot: &str) -> Slotted {
+        Slotted { name: "x-key".into(), prefix: "Bearer ".into(), slot: slot.into(), suffix: String::new() }
+    }
+
+    fn signed(credential: &Credential) -> reqwest::Request {
+        let url = reqwest::Url::parse("http://localhost/x").unwrap();
+        let mut request = reqwest::Request::new(http::Method::POST, url);
+        sign(&mut request, credential, &secrets()).unwrap();
+        request
+    }
+
+    #[test]
+    fn a_secret_is_written_and_marked() {
+        let request = signed(&Credential::Header(slotted("api-key")));
+        assert_eq!(request.headers()["x-key"], "Bearer sk-canary");
+        assert!(!format!("{request:?}").contains("sk-canary"));
+        let request = signed(&Credential::Query(slotted("api-key")));
+        assert_eq!(request.url().query(), Some("x-key=Bearer+sk-canary"));
+    }
+
+    #[test]
+    fn a_slot_without_a_value_writes_nothing() {
+        assert!(signed(&Credential::Header(slotted("other"))).headers().is_empty());
+    }
+
+    #[test]
+    fn a_secret_is_taken_out_wherever_it_stands() {
+        assert_eq!(
+            scrub(b"sk-canary is sk-canarysk-canary!", &secrets()),
+            b"[removed] is [removed][removed]!"
+        );
+        assert_eq!(scrub(b"sk-canar", &secrets()), b"sk-canar");
+    }
+}
