@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use sluice_core::plan::BodyPlan;
-use sluice_core::ranking::{self, Candidate, NO_CAP, View};
+use sluice_core::ranking::{self, Candidate, NO_CAP, NO_PRICE, View};
 use sluice_core::stats::InFlight;
 use sluice_runtime::{CallError, Decision, Fault};
 
@@ -151,18 +151,19 @@ fn candidates(model: &Model, call: &Call) -> Vec<Candidate> {
     let output_worst = call.output_limit.unwrap_or(OUTPUT_TOKENS_WORST);
     let choices = u64::from(call.choices);
     let candidate = |(id, target): (u32, &Arc<Target>)| {
-        // A price that overflows is no price: the target is shown as unpriced.
-        let cost = |input, output: u64| target.price?.cost(input, output.saturating_mul(choices)).ok();
+        // A cost too large for a guest to see exactly is none: the target is shown as unpriced.
+        let cost = |input, output: u64| {
+            let cost = target.price?.cost(input, output.saturating_mul(choices)).ok()?;
+            (cost.nanos() < NO_PRICE).then_some(cost)
+        };
         let expected = cost(input_expected, output_expected).zip(cost(input_worst, output_worst));
         let stats = target.stats.snapshot();
         Candidate {
             id,
-            upstream: target.upstream.id,
             priority: target.priority,
             weight: target.weight,
-            expected: expected.map_or(0, |(expected, _)| expected.nanos()),
-            worst: expected.map_or(0, |(_, worst)| worst.nanos()),
-            priced: expected.is_some(),
+            expected: expected.map_or(NO_PRICE, |(expected, _)| expected.nanos()),
+            worst: expected.map_or(NO_PRICE, |(_, worst)| worst.nanos()),
             ewma_ttft_us: stats.ttft_us,
             ewma_total_us: stats.total_us,
             samples: stats.samples,
@@ -251,6 +252,12 @@ async fn relay(
         let error =
             Limited::new(body, ERROR_BYTES_MAX).collect().await.map_err(|_| failed(UpstreamFault::Broken))?;
         target.stats.failed();
+        tracing::info!(
+            request = call.request_id,
+            upstream = upstream.name,
+            status = status.as_u16(),
+            "the upstream refused"
+        );
         Body::full(signer::scrub(&error.to_bytes(), &upstream.secrets).into())
     };
     let mut answer = Response::new(body);
@@ -286,7 +293,7 @@ fn adapter_failed(target: &Target, call: &Call, error: CallError) -> Refusal {
 }
 
 fn log_answer(call: &Call, model: &Model, target: &Target, status: StatusCode) {
-    tracing::info!(
+    tracing::debug!(
         request = call.request_id,
         model = call.shape.model,
         policy = model.policy.plugin().manifest().id,

@@ -25,6 +25,9 @@ use clap::Parser;
 use cli::{BuildArgs, Cli, Command, PluginCommand};
 use config::{ConfigError, Environment};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit codes as in sysexits.h: bad configuration, everything else.
 const EXIT_CONFIG: u8 = 64;
 const EXIT_FAILURE: u8 = 1;

@@ -1,1 +1,16 @@
+//! What the tests from the outside share: a real gateway process, and what it is asked.
+//!
+//! - [`gateway`]: a gateway that listens, its log, its counters
+//! - [`command`]: the program run to its end, as `sluice check` is
+//! - [`answer`]: what came back, and the laws that every refusal keeps
+//! - [`secrets`]: whether bytes hold a secret, in any of the forms it may take
+//! - [`workspace`]: where things are
 
+pub mod answer;
+pub mod command;
+pub mod gateway;
+pub mod secrets;
+pub mod workspace;
+
+pub use answer::Answer;
+pub use gateway::{Gateway, Options};

@@ -4,6 +4,9 @@
 /// `budget_left` without a cap: the largest number that JavaScript guests see exactly.
 pub const NO_CAP: u64 = (1 << 53) - 1;
 
+/// `expected` and `worst` without a price: no cost that is known is as large.
+pub const NO_PRICE: u64 = (1 << 53) - 1;
+
 /// One request, as a policy sees it. Fields and units as in `wit/routing-policy.wit`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "documented field by field in wit/routing-policy.wit")]
@@ -27,11 +30,8 @@ pub struct View {
 #[allow(missing_docs, reason = "documented field by field in wit/routing-policy.wit")]
 pub struct Candidate {
     pub id: u32,
-    pub upstream: u32,
-    pub region: u16,
     pub priority: u16,
     pub weight: u16,
-    pub quality: u16,
     pub expected: u64,
     pub worst: u64,
     pub ewma_ttft_us: u32,
@@ -39,10 +39,7 @@ pub struct Candidate {
     pub samples: u32,
     pub success_permille: u16,
     pub inflight: u32,
-    pub capacity: u32,
     pub breaker: u8,
-    pub offers: u64,
-    pub priced: bool,
 }
 
 /// What a policy answered, checked: positions into the candidates it was shown.
@@ -79,10 +76,10 @@ impl Ranking {
             return Err(RankingBreach::Empty);
         }
         let mut positions = Vec::with_capacity(order.len().min(candidates.len()));
+        let mut seen = vec![false; candidates.len()];
         for id in order {
-            let position = candidates.iter().position(|candidate| candidate.id == *id);
-            let position = position.ok_or(RankingBreach::Stranger(*id))?;
-            if positions.contains(&position) {
+            let position = position(*id, candidates).ok_or(RankingBreach::Stranger(*id))?;
+            if std::mem::replace(&mut seen[position], true) {
                 return Err(RankingBreach::Twice(*id));
             }
             positions.push(position);
@@ -91,13 +88,22 @@ impl Ranking {
     }
 }
 
-/// The host's own order: by priority, the priced before the unpriced, by expected cost,
-/// by place. It answers where a policy does not.
+/// While nobody is left out, an id is its place.
+fn position(id: u32, candidates: &[Candidate]) -> Option<usize> {
+    let guess = usize::try_from(id).ok()?;
+    if candidates.get(guess).is_some_and(|candidate| candidate.id == id) {
+        return Some(guess);
+    }
+    candidates.iter().position(|candidate| candidate.id == id)
+}
+
+/// The host's own order: by priority, by expected cost (the unpriced last), by place. It
+/// answers where a policy does not.
 pub fn native_order(candidates: &[Candidate]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by_key(|&position| {
         let candidate = &candidates[position];
-        (candidate.priority, !candidate.priced, candidate.expected)
+        (candidate.priority, candidate.expected)
     });
     order
 }
@@ -129,9 +135,8 @@ mod tests {
     #[test]
     fn native_order_is_priority_then_price_then_place() {
         let mut known = candidates(&[0, 1, 2, 3]);
-        known[0].priority = 2;
-        (known[1].expected, known[1].priced) = (9, true);
-        (known[3].expected, known[3].priced) = (5, true);
+        (known[0].priority, known[2].expected) = (2, NO_PRICE);
+        (known[1].expected, known[3].expected) = (9, 5);
         assert_eq!(native_order(&known), vec![3, 1, 2, 0]);
         assert_eq!(native_order(&candidates(&[5, 4])), vec![0, 1]);
     }

@@ -5,24 +5,24 @@ use std::time::Instant;
 
 use sluice_core::plan::{CallPlan, PlanBreach, Proposal, ResponsePlan};
 use wasmtime::Store;
-use wasmtime::component::{Resource, ResourceAny};
+use wasmtime::component::{Instance, Resource, ResourceAny};
 
 use crate::Setup;
-use crate::bindings::adapter::{ProviderAdapter, ProviderAdapterPre};
-use crate::bindings::{BadEdit, InboundHandle, wire};
+use crate::bindings::adapter::ProviderAdapter;
+use crate::bindings::{AdapterError, BadEdit, InboundHandle, adapter_lifecycle, wire};
 use crate::bounds::{CallClass, PIECES_MAX};
 use crate::counters::Function;
 use crate::engine::Runtime;
 use crate::fault::{CallError, Fault};
 use crate::inbound::Inbound;
-use crate::plugin::{Code, Plugin};
+use crate::plugin::{AdapterCode, Code, Plugin};
 use crate::state::State;
 
 /// A plugin and the configuration of one upstream.
 pub struct Adapter {
     runtime: Runtime,
     plugin: Arc<Plugin>,
-    code: ProviderAdapterPre<State>,
+    code: AdapterCode,
     setup: Setup,
 }
 
@@ -42,9 +42,10 @@ pub enum Decision {
     Answer(Vec<Vec<u8>>),
 }
 
-struct Instance {
+/// A configured instance.
+struct Configured {
     store: Store<State>,
-    bindings: ProviderAdapter,
+    instance: Instance,
 }
 
 impl Adapter {
@@ -57,7 +58,7 @@ impl Adapter {
         let Code::Adapter(code) = &plugin.code else { return None };
         let adapter =
             Adapter { runtime: runtime.clone(), plugin: Arc::clone(plugin), code: code.clone(), setup };
-        Some(adapter.instance(None, CallClass::Trial).map(|_| adapter))
+        Some(adapter.configured(None, CallClass::Trial).map(|_| adapter))
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
@@ -72,8 +73,8 @@ impl Adapter {
     pub fn plan(&self, inbound: Arc<dyn Inbound>, target_model: &str) -> Result<Planned, CallError> {
         let started = Instant::now();
         let endpoint = inbound.shape().endpoint;
-        let planned = self.instance(Some(inbound), CallClass::Plan).and_then(|mut instance| {
-            let decision = instance.plan(&self.plugin, target_model)?;
+        let planned = self.configured(Some(inbound), CallClass::Plan).and_then(|mut instance| {
+            let decision = instance.plan(self, target_model)?;
             Ok((decision, !instance.store.data().looked_closer))
         });
         self.plugin.counters().called(Function::Plan, started.elapsed());
@@ -99,36 +100,49 @@ impl Adapter {
     /// # Errors
     ///
     /// The plugin's fault, counted.
-    pub fn mapper(&self, request_id: &str, model: &str) -> Result<Mapper<'_>, CallError> {
-        let mut instance = self.instance(None, CallClass::Push)?;
+    pub fn mapper(&self, request_id: &str, model: &str, created_s: u64) -> Result<Mapper<'_>, CallError> {
+        let Configured { mut store, instance } = self.configured(None, CallClass::Push)?;
+        let world = ProviderAdapter::new(&mut store, &instance);
+        let world = world.map_err(|error| self.plugin.trapped(&error, store.data()))?;
         let context = wire::Context {
             request_id: request_id.into(),
             model: model.into(),
-            created_s: 0,
+            created_s,
             surface: sluice_core::codes::Surface::OpenAiChat.code(),
             endpoint: sluice_core::codes::Endpoint::Chat.code(),
             streaming: true,
             carry: Vec::new(),
         };
-        let guest = instance.bindings.sluice_plugin_adapter();
-        State::begin(&mut instance.store, CallClass::Push);
-        let opened = guest.mapper().call_constructor(&mut instance.store, &context);
-        let mapper = opened.map_err(|error| self.plugin.trapped(&error, instance.store.data()))?;
-        Ok(Mapper { plugin: &self.plugin, instance, mapper })
+        State::begin(&mut store, CallClass::Push);
+        let opened = world.sluice_plugin_adapter().mapper().call_constructor(&mut store, &context);
+        let mapper = opened.map_err(|error| self.plugin.trapped(&error, store.data()))?;
+        Ok(Mapper { plugin: &self.plugin, store, world, mapper })
     }
 
-    fn instance(&self, inbound: Option<Arc<dyn Inbound>>, class: CallClass) -> Result<Instance, CallError> {
+    fn configured(
+        &self,
+        inbound: Option<Arc<dyn Inbound>>,
+        class: CallClass,
+    ) -> Result<Configured, CallError> {
         let mut store = State::store(&self.runtime, Arc::clone(&self.plugin.speaker));
         store.data_mut().inbound = inbound;
         State::begin(&mut store, class);
-        let bindings = match self.code.instantiate(&mut store) {
-            Ok(bindings) => bindings,
-            Err(error) => return Err(self.plugin.trapped(&error, store.data())),
-        };
-        let configured = bindings.sluice_plugin_lifecycle().call_configure(&mut store, &(&self.setup).into());
-        let configured = configured.map_err(|error| self.plugin.trapped(&error, store.data()))?;
-        configured.map_err(|error| self.plugin.refused(error.into()))?;
-        Ok(Instance { store, bindings })
+        match self.configure(&mut store) {
+            Ok((instance, Ok(()))) => Ok(Configured { store, instance }),
+            Ok((_, Err(error))) => Err(self.plugin.refused(error.into())),
+            Err(error) => Err(self.plugin.trapped(&error, store.data())),
+        }
+    }
+
+    fn configure(&self, store: &mut Store<State>) -> wasmtime::Result<(Instance, Result<(), AdapterError>)> {
+        let instance = self.code.world.instance_pre().instantiate(&mut *store)?;
+        let configure = instance
+            .get_typed_func::<(&adapter_lifecycle::Setup,), (Result<(), AdapterError>,)>(
+                &mut *store,
+                self.code.configure,
+            )?;
+        let (configured,) = configure.call(&mut *store, (&(&self.setup).into(),))?;
+        Ok((instance, configured))
     }
 
     fn checked(&self, plan: wire::CallPlan, endpoint: u16) -> Result<CallPlan, CallError> {
@@ -159,23 +173,39 @@ impl Adapter {
     }
 }
 
-impl Instance {
-    fn plan(&mut self, plugin: &Plugin, target_model: &str) -> Result<wire::Decision, CallError> {
+impl Configured {
+    fn plan(&mut self, adapter: &Adapter, target_model: &str) -> Result<wire::Decision, CallError> {
+        let plugin = &adapter.plugin;
         let pushed = self.store.data_mut().table.push(InboundHandle);
         let handle: Resource<InboundHandle> =
             pushed.map_err(|error| plugin.breach(Fault::TooLarge, error.to_string()))?;
         State::begin(&mut self.store, CallClass::Plan);
-        let guest = self.bindings.sluice_plugin_adapter();
-        let answered = guest.call_plan(&mut self.store, handle, target_model);
+        let answered = self.call_plan(adapter, handle, target_model);
         let answered = answered.map_err(|error| plugin.trapped(&error, self.store.data()))?;
         answered.map_err(|error| plugin.refused(error.into()))
+    }
+
+    fn call_plan(
+        &mut self,
+        adapter: &Adapter,
+        handle: Resource<InboundHandle>,
+        target_model: &str,
+    ) -> wasmtime::Result<Result<wire::Decision, AdapterError>> {
+        type Parameters<'a> = (Resource<InboundHandle>, &'a str);
+        let plan = self.instance.get_typed_func::<Parameters<'_>, (Result<wire::Decision, AdapterError>,)>(
+            &mut self.store,
+            adapter.code.plan,
+        )?;
+        let (answered,) = plan.call(&mut self.store, (handle, target_model))?;
+        Ok(answered)
     }
 }
 
 /// One streamed answer's decoder, in an instance of its own.
 pub struct Mapper<'a> {
     plugin: &'a Plugin,
-    instance: Instance,
+    store: Store<State>,
+    world: ProviderAdapter,
     mapper: ResourceAny,
 }
 
@@ -187,9 +217,9 @@ impl Mapper<'_> {
     /// The plugin's refusal or fault; the decoder is of no use after a fault.
     pub fn push(&mut self, frames: &[Vec<u8>]) -> Result<Vec<u8>, CallError> {
         let started = Instant::now();
-        let store = &mut self.instance.store;
+        let store = &mut self.store;
         State::begin(store, CallClass::Push);
-        let guest = self.instance.bindings.sluice_plugin_adapter();
+        let guest = self.world.sluice_plugin_adapter();
         let mapped = guest.mapper().call_push(&mut *store, self.mapper, frames);
         self.plugin.counters().called(Function::Push, started.elapsed());
         let mapped = mapped.map_err(|error| self.plugin.trapped(&error, store.data()))?;

@@ -14,14 +14,17 @@ use crate::engine::Runtime;
 use crate::fault::Fault;
 use crate::linkers::{ADAPTER_GRANTS, Grant, POLICY_GRANTS};
 use crate::manifest::{Declared, Manifest, ManifestError};
-use crate::plugin::{Code, Kind, Plugin, Source};
+use crate::plugin::{AdapterCode, Code, Kind, Plugin, Source};
 use crate::state::{Speaker, State};
 
 /// The contract's package.
 const PACKAGE: &str = "sluice:plugin/";
 
+/// The contract's version.
+const VERSION: &str = "0.1.0";
+
 /// Worlds of the contract that this version of the host does not call yet, by what they export.
-const NOT_BUILT: [&str; 3] = ["consulting", "bidding", "inventory"];
+const NOT_BUILT: [&str; 4] = ["feedback", "consulting", "bidding", "inventory"];
 
 /// Why a file is not a plugin; for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +37,7 @@ pub enum AdmissionError {
     CoreModule,
     #[error("compiling: {0}")]
     Compile(String),
-    #[error("it exports none of the worlds that a plugin can have (it exports: {0})")]
+    #[error("it exports not exactly one of the worlds that a plugin can have (it exports: {0})")]
     World(String),
     #[error("it exports {0:?}, which this version of Sluice does not call yet")]
     NotBuilt(String),
@@ -75,9 +78,9 @@ impl Runtime {
             return Err(AdmissionError::NotBuilt((*unbuilt).into()));
         }
         match (has("adapter"), has("policy")) {
-            (true, _) => Ok(Kind::Adapter),
+            (true, false) => Ok(Kind::Adapter),
             (false, true) => Ok(Kind::Policy),
-            (false, false) => Err(AdmissionError::World(exports.join(", "))),
+            (true, true) | (false, false) => Err(AdmissionError::World(exports.join(", "))),
         }
     }
 
@@ -117,7 +120,18 @@ impl Runtime {
             .ok_or_else(|| mismatch(wasmtime::Error::msg("no such set of grants")))?;
         let instance = linker.instantiate_pre(component).map_err(mismatch)?;
         match kind {
-            Kind::Adapter => ProviderAdapterPre::new(instance).map(Code::Adapter).map_err(mismatch),
+            Kind::Adapter => {
+                let world = ProviderAdapterPre::new(instance).map_err(mismatch)?;
+                let index = |interface: &str, function: &str| {
+                    let interface =
+                        component.get_export_index(None, format!("{PACKAGE}{interface}@{VERSION}"));
+                    let function = interface
+                        .and_then(|interface| component.get_export_index(Some(&interface), function));
+                    function.ok_or_else(|| mismatch(wasmtime::Error::msg("an export is missing")))
+                };
+                let (configure, plan) = (index("lifecycle", "configure")?, index("adapter", "plan")?);
+                Ok(Code::Adapter(AdapterCode { world, configure, plan }))
+            }
             Kind::Policy => RoutingPolicyPre::new(instance).map(Code::Policy).map_err(mismatch),
         }
     }
@@ -128,7 +142,7 @@ impl Runtime {
         State::begin(&mut store, CallClass::Trial);
         let (declared, tested) = match code {
             Code::Adapter(code) => {
-                let instance = code.instantiate(&mut store);
+                let instance = code.world.instantiate(&mut store);
                 let instance = instance.map_err(|error| failed("instantiating", &error, &store))?;
                 let lifecycle = instance.sluice_plugin_lifecycle();
                 let declared = lifecycle

@@ -5,7 +5,7 @@ use sluice_core::json::{Edit, Pointer, Raw};
 use sluice_core::plan;
 use sluice_core::ranking;
 
-use crate::{Interned, NameKind, Setup};
+use crate::{Interned, NameKind, Setup, Target};
 
 /// The guest's handle of the request it serves; the request itself is in the store's state,
 /// so that a handle made up by the guest leads nowhere else.
@@ -49,9 +49,18 @@ macro_rules! lifecycle_conversions {
                     id: name.id,
                     name: name.name.clone(),
                 };
+                let target = |target: &Target| $lifecycle::Target {
+                    id: target.id,
+                    upstream: target.upstream,
+                    region: 0,
+                    quality: 0,
+                    capacity: 0,
+                    offers: 0,
+                };
                 Self {
                     config_json: setup.config_json.clone(),
                     names: setup.names.iter().map(interned).collect(),
+                    targets: setup.targets.iter().map(target).collect(),
                 }
             }
         }
@@ -119,11 +128,8 @@ impl From<&ranking::Candidate> for routing::Candidate {
     fn from(candidate: &ranking::Candidate) -> Self {
         Self {
             id: candidate.id,
-            upstream: candidate.upstream,
-            region: candidate.region,
             priority: candidate.priority,
             weight: candidate.weight,
-            quality: candidate.quality,
             expected: candidate.expected,
             worst: candidate.worst,
             ewma_ttft_us: candidate.ewma_ttft_us,
@@ -131,10 +137,7 @@ impl From<&ranking::Candidate> for routing::Candidate {
             samples: candidate.samples,
             success_permille: candidate.success_permille,
             inflight: candidate.inflight,
-            capacity: candidate.capacity,
             breaker: candidate.breaker,
-            offers: candidate.offers,
-            priced: candidate.priced,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! - [`Inbound`]: what an adapter may ask of the client's request
 //! - [`Fault`]: how a call went wrong, by class
 //!
-//! Only this crate knows wasmtime; only [`mod@bindings`] knows the generated types.
+//! Only this crate knows wasmtime; its types and the generated ones do not leave it.
 
 mod adapter;
 mod admission;
@@ -42,6 +42,15 @@ pub struct Setup {
     pub config_json: String,
     /// The names behind the numbers that it will see.
     pub names: Vec<Interned>,
+    /// For policies: the targets that it will be shown as candidates.
+    pub targets: Vec<Target>,
+}
+
+/// What does not change about a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub id: u32,
+    pub upstream: u32,
 }
 
 /// A name behind a number.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use wasmtime::component::ComponentExportIndex;
+
 use crate::bindings::adapter::ProviderAdapterPre;
 use crate::bindings::policy::RoutingPolicyPre;
 use crate::counters::Counters;
@@ -38,8 +40,17 @@ pub enum Source {
 
 /// The component, linked and ready to be instantiated.
 pub(crate) enum Code {
-    Adapter(ProviderAdapterPre<State>),
+    Adapter(AdapterCode),
     Policy(RoutingPolicyPre<State>),
+}
+
+/// An adapter's code. The functions that each request calls are looked up by index: loading
+/// and checking all nine of the world for each instance costs more than the calls.
+#[derive(Clone)]
+pub(crate) struct AdapterCode {
+    pub(crate) world: ProviderAdapterPre<State>,
+    pub(crate) configure: ComponentExportIndex,
+    pub(crate) plan: ComponentExportIndex,
 }
 
 impl Kind {

@@ -103,7 +103,11 @@ impl<'d> Table<'d> {
     /// A key that is known, but whose feature is not built.
     pub(super) fn not_built(&self, key: &'static str, feature: &str) {
         if let Some(found) = self.get(key) {
-            self.report(found.place.problem(format!("{feature} is not built yet; leave this key out")));
+            let mut place = found.place;
+            if found.value.is_table() || found.value.is_array() {
+                place.shown = None;
+            }
+            self.report(place.problem(format!("not built yet ({feature}); leave this key out")));
         }
     }
 

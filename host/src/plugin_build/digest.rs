@@ -104,7 +104,7 @@ fn add_package(sources: &mut Sources, package: &Package) -> Result<(), DigestErr
     add_json(sources, &format!("{}:manifest", package.name), &manifest)
 }
 
-/// A file, or all files in a folder. Hidden ones are the tools', and a folder with a manifest is
+/// A file, or all files in a folder but for prose. Hidden ones are the tools', and a folder with a manifest is
 /// another package's.
 fn add_path(sources: &mut Sources, name: &str, path: &Path) -> Result<(), DigestError> {
     if !path.is_dir() {
@@ -115,7 +115,7 @@ fn add_path(sources: &mut Sources, name: &str, path: &Path) -> Result<(), Digest
     if path.join("Cargo.toml").is_file() {
         return Ok(());
     }
-    for entry in entries(path)? {
+    for entry in entries(path)?.into_iter().filter(|entry| !is_prose(&file_name(entry))) {
         add_path(sources, &format!("{name}/{}", file_name(&entry)), &entry)?;
     }
     Ok(())

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use sluice_core::codes::Surface;
 use sluice_core::stats::TargetStats;
-use sluice_runtime::{Adapter, CallError, Interned, Kind, NameKind, Plugin, Policy, Refused, Runtime, Setup};
+use sluice_runtime::{
+    self as runtime, Adapter, CallError, Interned, Kind, NameKind, Plugin, Policy, Refused, Runtime, Setup,
+};
 
 use super::{Model, Routes, Target, Upstream};
 use crate::config::{self, Config, ConfigError, Located, Problem};
@@ -57,7 +60,7 @@ impl Assembly<'_> {
         let plugin = self.plugin(&upstream.adapter, Kind::Adapter)?;
         self.check_schema(&plugin, &upstream.adapter_config);
         self.check_upstream(&plugin, upstream);
-        let setup = Setup { config_json: upstream.adapter_config.value.to_string(), names: Vec::new() };
+        let setup = Setup { config_json: upstream.adapter_config.value.to_string(), ..Setup::default() };
         let adapter = Adapter::new(self.runtime, &plugin, setup)?;
         Some(Upstream {
             id,
@@ -81,7 +84,14 @@ impl Assembly<'_> {
     ) -> Option<Model> {
         let plugin = self.plugin(&model.policy, Kind::Policy)?;
         self.check_schema(&plugin, &model.policy_config);
-        let setup = Setup { config_json: model.policy_config.value.to_string(), names: self.names.clone() };
+        let fixed = |(id, target): (u32, &config::Target)| {
+            Some(runtime::Target { id, upstream: upstreams.get(&target.upstream.value)?.id })
+        };
+        let setup = Setup {
+            config_json: model.policy_config.value.to_string(),
+            names: self.names.clone(),
+            targets: (0..).zip(&model.targets).filter_map(fixed).collect(),
+        };
         let policy = Policy::new(self.runtime, &plugin, setup)?;
         let policy = self.configured(policy, &model.policy_config)?;
         let target = |target: &config::Target| {
@@ -124,6 +134,13 @@ impl Assembly<'_> {
     /// Slots and address as the plugin's manifest wants them.
     fn check_upstream(&mut self, plugin: &Plugin, upstream: &config::Upstream) {
         let manifest = plugin.manifest();
+        if !manifest.surfaces.contains(&Surface::OpenAiChat.code()) {
+            let wanted = format!(
+                "{} does not speak OpenAI chat completions, the only surface there is yet",
+                manifest.id
+            );
+            self.problems.push(upstream.adapter.place.problem(wanted));
+        }
         if manifest.has_routes() && upstream.base_url.is_none() {
             let place = &upstream.place;
             self.problems

@@ -9,8 +9,12 @@
 //!
 //! The other worlds of `wit/` come with the parts of the host that call them.
 //! `sluice plugin build` turns the crate into a component; see `plugins/` for examples.
+#![warn(missing_docs)]
 
 pub mod codes;
+#[cfg(target_family = "wasm")]
+#[allow(unsafe_code, reason = "an allocator hands out raw memory")]
+mod heap;
 
 #[cfg(feature = "adapter")]
 pub use sluice_plugin_adapter as adapter;

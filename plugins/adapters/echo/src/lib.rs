@@ -7,7 +7,7 @@ mod question;
 mod wire;
 
 use question::Question;
-use sluice_plugin::adapter::{Adapter, Decision, Inbound, Manifest, PluginError, SameWire, Setup};
+use sluice_plugin::adapter::{Adapter, Decision, Inbound, Manifest, PluginError, SameWire, Setup, manifest};
 use sluice_plugin::codes::{endpoint, surface};
 
 struct Echo;
@@ -16,17 +16,8 @@ impl Adapter for Echo {
     type Mapper = SameWire;
 
     fn describe() -> Manifest {
-        Manifest {
-            id: "echo".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            doc: "Answers with the last user message; no network, no key.".into(),
-            surfaces: vec![surface::OPENAI_CHAT],
-            secrets: Vec::new(),
-            routes: Vec::new(),
-            headers: Vec::new(),
-            config_schema: String::new(),
-            extra: Vec::new(),
-        }
+        let doc = "Answers with the last user message; no network, no key.";
+        Manifest { surfaces: vec![surface::OPENAI_CHAT], ..manifest("echo", env!("CARGO_PKG_VERSION"), doc) }
     }
 
     fn configure(_setup: Setup) -> Result<Echo, PluginError> {

@@ -48,10 +48,13 @@ struct Part {
 impl Question {
     /// Reads the members it needs through `field`, which gives raw JSON by pointer.
     pub fn read(field: impl Fn(&str) -> Option<String>) -> Result<Question, PluginError> {
-        let messages = field("/messages").ok_or_else(|| invalid("messages", "is missing; an array is wanted"))?;
+        let messages =
+            field("/messages").ok_or_else(|| invalid("messages", "is missing; an array is wanted"))?;
         let messages: Vec<Message> = parse("messages", &messages)?;
-        let texts: Vec<(String, String)> =
-            messages.into_iter().map(|message| (message.role, message.content.map_or_else(String::new, text))).collect();
+        let texts: Vec<(String, String)> = messages
+            .into_iter()
+            .map(|message| (message.role, message.content.map_or_else(String::new, text)))
+            .collect();
         let asked = texts.iter().rev().find(|(role, _)| role == "user").or(texts.last());
         let (_, asked) = asked.ok_or_else(|| invalid("messages", "is empty; at least one is wanted"))?;
         if asked.len() > TEXT_BYTES_MAX {
@@ -86,7 +89,8 @@ fn text(content: Content) -> String {
     match content {
         Content::Text(text) => text,
         Content::Parts(parts) => {
-            let texts: Vec<String> = parts.into_iter().map(|part| part.text).filter(|text| !text.is_empty()).collect();
+            let texts: Vec<String> =
+                parts.into_iter().map(|part| part.text).filter(|text| !text.is_empty()).collect();
             texts.join("\n")
         }
     }

@@ -7,8 +7,8 @@ mod config;
 
 use config::Config;
 use sluice_plugin::adapter::{
-    Adapter, BodyPlan, CallPlan, Credential, Decision, Edit, Framing, Header, Inbound, Manifest, Placed, PluginError,
-    ResponsePlan, Route, SameWire, SecretSlot, Setup, Slotted,
+    Adapter, BodyPlan, CallPlan, Credential, Decision, Edit, Framing, Header, Inbound, Manifest, Placed,
+    PluginError, ResponsePlan, Route, SameWire, SecretSlot, Setup, Slotted, manifest,
 };
 use sluice_plugin::codes::{endpoint, surface};
 
@@ -24,9 +24,6 @@ impl Adapter for OpenAi {
 
     fn describe() -> Manifest {
         Manifest {
-            id: "openai".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            doc: "Any vendor that speaks OpenAI's chat completions.".into(),
             surfaces: vec![surface::OPENAI_CHAT],
             secrets: vec![SecretSlot {
                 name: "api-key".into(),
@@ -36,7 +33,11 @@ impl Adapter for OpenAi {
             routes: vec![Route { endpoint: endpoint::CHAT, method: "POST".into(), path: CHAT_PATH.into() }],
             headers: vec!["accept".into(), "content-type".into()],
             config_schema: include_str!("schema.json").into(),
-            extra: Vec::new(),
+            ..manifest(
+                "openai",
+                env!("CARGO_PKG_VERSION"),
+                "Any vendor that speaks OpenAI's chat completions.",
+            )
         }
     }
 

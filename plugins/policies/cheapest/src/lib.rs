@@ -1,7 +1,9 @@
 //! Orders targets by what the request will cost there; targets without a price come last.
 
 use serde::Deserialize;
-use sluice_plugin::policy::{Candidate, Manifest, Policy, PluginError, Ranking, Setup, View, in_order};
+use sluice_plugin::policy::{
+    Candidate, Manifest, PluginError, Policy, Ranking, Setup, View, in_order, manifest,
+};
 
 struct Cheapest {
     by: By,
@@ -35,16 +37,11 @@ impl By {
 
 impl Policy for Cheapest {
     fn describe() -> Manifest {
+        let doc =
+            "The cheapest for this request first; among equals by priority. Unpriced targets come last.";
         Manifest {
-            id: "cheapest".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            doc: "The cheapest for this request first; among equals by priority. Unpriced targets come last.".into(),
-            surfaces: Vec::new(),
-            secrets: Vec::new(),
-            routes: Vec::new(),
-            headers: Vec::new(),
             config_schema: include_str!("schema.json").into(),
-            extra: Vec::new(),
+            ..manifest("cheapest", env!("CARGO_PKG_VERSION"), doc)
         }
     }
 
@@ -55,7 +52,7 @@ impl Policy for Cheapest {
     }
 
     fn rank(&self, _view: View, mut candidates: Vec<Candidate>) -> Result<Ranking, PluginError> {
-        candidates.sort_by_key(|candidate| (!candidate.priced, self.by.cost(candidate), candidate.priority));
+        candidates.sort_by_key(|candidate| (self.by.cost(candidate), candidate.priority));
         Ok(in_order(&candidates))
     }
 }

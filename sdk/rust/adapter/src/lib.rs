@@ -1,6 +1,13 @@
 //! Provider adapters: what a request becomes on a vendor's wire, and back.
+#![warn(missing_docs)]
 
-#[allow(missing_docs, reason = "generated; the documentation is in wit/")]
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    clippy::too_many_lines,
+    reason = "generated; the documentation is in wit/"
+)]
 #[doc(hidden)]
 pub mod bindings {
     wit_bindgen::generate!({
@@ -15,13 +22,15 @@ pub mod bindings {
 
 #[doc(hidden)]
 pub use bindings::export_bindings;
+pub use bindings::exports::sluice::plugin::adapter::{
+    BodyPlan, CallPlan, Context, Credential, Decision, Edit, Failure, Finish, Framing, Header, Inbound,
+    Mapped, Moved, Phase, Placed, PluginError, ResponsePlan, Usage, Verdict,
+};
+pub use bindings::exports::sluice::plugin::lifecycle::{
+    Interned, Manifest, NameKind, Route, SecretSlot, Setup,
+};
 #[doc(hidden)]
 pub use bindings::exports::sluice::plugin::{adapter as adapter_exports, lifecycle as lifecycle_exports};
-pub use bindings::exports::sluice::plugin::adapter::{
-    BodyPlan, CallPlan, Context, Credential, Decision, Edit, Failure, Finish, Framing, Header, Inbound, Mapped,
-    Moved, Phase, Placed, PluginError, ResponsePlan, Usage, Verdict,
-};
-pub use bindings::exports::sluice::plugin::lifecycle::{Interned, Manifest, NameKind, Route, SecretSlot, Setup};
 pub use bindings::sluice::plugin::log::{Level, emit as log};
 pub use bindings::sluice::plugin::request::{Identity, Shape, Sizes};
 pub use bindings::sluice::plugin::types::Slotted;
@@ -122,6 +131,27 @@ pub fn classify_status(status: u16) -> Verdict {
     Verdict { kind, retry_after_ms: None, message: format!("the vendor answered {status}") }
 }
 
+/// A manifest that declares nothing but who this is; for the rest: `..manifest(…)`.
+pub fn manifest(id: &str, version: &str, doc: &str) -> Manifest {
+    Manifest {
+        id: id.into(),
+        version: version.into(),
+        doc: doc.into(),
+        surfaces: Vec::new(),
+        secrets: Vec::new(),
+        routes: Vec::new(),
+        headers: Vec::new(),
+        config_schema: String::new(),
+        extra: Vec::new(),
+    }
+}
+
+/// Lets a panic's text and place reach the host's log before the instance ends.
+#[doc(hidden)]
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
+}
+
 /// Makes the component: `sluice_plugin::export_adapter!(MyAdapter);`
 #[macro_export]
 macro_rules! export_adapter {
@@ -142,6 +172,7 @@ macro_rules! export_adapter {
                     <$adapter as sdk::Adapter>::describe()
                 }
                 fn configure(setup: sdk::Setup) -> Result<(), sdk::PluginError> {
+                    sdk::log_panics();
                     let configured = <$adapter as sdk::Adapter>::configure(setup)?;
                     CONFIGURED
                         .set(configured)
@@ -169,7 +200,10 @@ macro_rules! export_adapter {
             impl sdk::adapter_exports::Guest for Exported {
                 type Mapper = ExportedMapper;
 
-                fn plan(request: &sdk::Inbound, target_model: String) -> Result<sdk::Decision, sdk::PluginError> {
+                fn plan(
+                    request: &sdk::Inbound,
+                    target_model: String,
+                ) -> Result<sdk::Decision, sdk::PluginError> {
                     sdk::Adapter::plan(configured(), request, &target_model)
                 }
                 fn whole(
@@ -190,7 +224,7 @@ macro_rules! export_adapter {
                 }
             }
 
-            sdk::export_bindings!(Exported with_types_in $crate::bindings);
+    sdk::export_bindings!(Exported with_types_in $crate::bindings);
         };
     };
 }

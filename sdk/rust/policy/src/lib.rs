@@ -1,6 +1,13 @@
 //! Routing policies: in which order to try the targets that may be used now.
+#![warn(missing_docs)]
 
-#[allow(missing_docs, reason = "generated; the documentation is in wit/")]
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    clippy::too_many_lines,
+    reason = "generated; the documentation is in wit/"
+)]
 #[doc(hidden)]
 pub mod bindings {
     wit_bindgen::generate!({
@@ -15,10 +22,12 @@ pub mod bindings {
 
 #[doc(hidden)]
 pub use bindings::export_bindings;
+pub use bindings::exports::sluice::plugin::lifecycle::{
+    Interned, Manifest, NameKind, PluginError, Route, SecretSlot, Setup, Target,
+};
+pub use bindings::exports::sluice::plugin::policy::{Candidate, Ranking, View};
 #[doc(hidden)]
 pub use bindings::exports::sluice::plugin::{lifecycle as lifecycle_exports, policy as policy_exports};
-pub use bindings::exports::sluice::plugin::lifecycle::{Interned, Manifest, NameKind, PluginError, Route, SecretSlot, Setup};
-pub use bindings::exports::sluice::plugin::policy::{Candidate, Ranking, View};
 pub use bindings::sluice::plugin::log::{Level, emit as log};
 
 /// A routing policy. Instances are kept warm and reused: do not count on state between
@@ -51,7 +60,33 @@ pub trait Policy: Sized + 'static {
 
 /// A ranking of these candidates in this order, without hedging.
 pub fn in_order(candidates: &[Candidate]) -> Ranking {
-    Ranking { order: candidates.iter().map(|candidate| candidate.id).collect(), hedge_after_ms: 0, reason: 0, tag: 0 }
+    Ranking {
+        order: candidates.iter().map(|candidate| candidate.id).collect(),
+        hedge_after_ms: 0,
+        reason: 0,
+        tag: 0,
+    }
+}
+
+/// A manifest that declares nothing but who this is; for the rest: `..manifest(…)`.
+pub fn manifest(id: &str, version: &str, doc: &str) -> Manifest {
+    Manifest {
+        id: id.into(),
+        version: version.into(),
+        doc: doc.into(),
+        surfaces: Vec::new(),
+        secrets: Vec::new(),
+        routes: Vec::new(),
+        headers: Vec::new(),
+        config_schema: String::new(),
+        extra: Vec::new(),
+    }
+}
+
+/// Lets a panic's text and place reach the host's log before the instance ends.
+#[doc(hidden)]
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
 }
 
 /// Makes the component: `sluice_plugin::export_policy!(MyPolicy);`
@@ -70,6 +105,7 @@ macro_rules! export_policy {
                     <$policy as sdk::Policy>::describe()
                 }
                 fn configure(setup: sdk::Setup) -> Result<(), sdk::PluginError> {
+                    sdk::log_panics();
                     let configured = <$policy as sdk::Policy>::configure(setup)?;
                     CONFIGURED
                         .set(configured)
@@ -90,7 +126,7 @@ macro_rules! export_policy {
                 }
             }
 
-            sdk::export_bindings!(Exported with_types_in $crate::bindings);
+    sdk::export_bindings!(Exported with_types_in $crate::bindings);
         };
     };
 }

@@ -1,0 +1,229 @@
+//! A gateway process that listens, and what is asked of it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Child;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::answer::Answer;
+use crate::{command, workspace};
+
+/// Until a gateway listens: a debug build compiles its plugins for seconds, several at once for
+/// longer.
+const START_MAX: Duration = Duration::from_secs(180);
+
+/// Until an answer has come, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+const LISTENING: &str = "listening on http://";
+
+/// How to start a gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Options<'a> {
+    /// All that is in its environment.
+    pub variables: Vec<(&'a str, &'a str)>,
+}
+
+/// A running gateway; killed when dropped.
+pub struct Gateway {
+    child: Child,
+    address: String,
+    client: reqwest::Client,
+    log: Arc<Mutex<Vec<u8>>>,
+    readers: Vec<JoinHandle<()>>,
+    folder: TempDir,
+}
+
+/// The counters of one plugin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counters(Value);
+
+impl<'a> Options<'a> {
+    pub fn with(variables: &[(&'a str, &'a str)]) -> Options<'a> {
+        Options { variables: variables.to_vec() }
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Starts with this configuration; it says `listen = "127.0.0.1:0"`.
+    pub fn start(config: &str, options: &Options<'_>) -> Gateway {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("sluice.toml"), config).expect("the configuration is written");
+        Gateway::start_in(folder, options)
+    }
+
+    /// Starts in a folder, with what is there.
+    pub fn start_in(folder: TempDir, options: &Options<'_>) -> Gateway {
+        if let Some(plugins) = workspace::fresh_plugins() {
+            std::os::unix::fs::symlink(plugins, folder.path().join("plugins.d"))
+                .expect("no plugins.d is there");
+        }
+        let mut child =
+            command::command(folder.path(), &[], &options.variables).spawn().expect("the gateway starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (found, address) = mpsc::channel();
+        let readers = vec![
+            read(child.stdout.take().expect("a pipe"), &log, found.clone()),
+            read(child.stderr.take().expect("a pipe"), &log, found),
+        ];
+        let address = address.recv_timeout(START_MAX);
+        let client = client(|builder| builder);
+        let mut gateway = Gateway { child, address: String::new(), client, log, readers, folder };
+        match address {
+            Ok(address) => gateway.address = address,
+            Err(error) => panic!("the gateway does not listen ({error}); it says:\n{}", gateway.stop()),
+        }
+        gateway
+    }
+
+    /// Where it listens, as `127.0.0.1:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The client that its other methods use: HTTP/1.1, no proxy.
+    pub fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.client.get(self.url(path))).await
+    }
+
+    /// Asks for a chat completion with these bytes.
+    pub async fn chat(&self, body: impl Into<reqwest::Body>) -> Answer {
+        send(self.chat_request(body)).await
+    }
+
+    /// The same, to be added to.
+    pub fn chat_request(&self, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
+        let request = self.client.post(self.url("/v1/chat/completions"));
+        request.header("content-type", "application/json").body(body)
+    }
+
+    /// Asks a model a plain question.
+    pub async fn ask(&self, model: &str) -> Answer {
+        self.chat(question(model, false).to_string()).await
+    }
+
+    /// What `/admin/v1/plugins` says.
+    pub async fn plugins(&self) -> Value {
+        let answer = self.get("/admin/v1/plugins").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// One plugin's counters.
+    pub async fn counters(&self, plugin: &str) -> Counters {
+        let plugins = self.plugins().await;
+        let rows = plugins["plugins"].as_array().expect("a list");
+        let row = rows.iter().find(|row| row["id"] == plugin);
+        Counters(row.unwrap_or_else(|| panic!("there is no plugin {plugin} in {plugins:#}")).clone())
+    }
+
+    /// All that it has printed so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// Kills it; gives all that it has printed.
+    pub fn stop(mut self) -> String {
+        self.kill();
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader of the log");
+        }
+        self.log()
+    }
+
+    /// Its working directory.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    fn kill(&mut self) {
+        // It may have ended by itself, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Copies lines to the log, and tells the address once it stands in one.
+fn read(
+    from: impl Read + Send + 'static,
+    log: &Arc<Mutex<Vec<u8>>>,
+    found: Sender<String>,
+) -> JoinHandle<()> {
+    let log = Arc::clone(log);
+    thread::spawn(move || {
+        let mut lines = BufReader::new(from);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+            if let Some((_, address)) = String::from_utf8_lossy(&line).split_once(LISTENING) {
+                // Nobody waits for a second one.
+                let _ = found.send(address.trim().to_owned());
+            }
+            log.lock().unwrap_or_else(PoisonError::into_inner).append(&mut line);
+        }
+    })
+}
+
+// === impl Counters ===
+
+impl Counters {
+    /// How often a function was called.
+    pub fn calls(&self, function: &str) -> u64 {
+        self.0["calls"][function]["count"].as_u64().unwrap_or(0)
+    }
+
+    /// How often a fault happened.
+    pub fn faults(&self, fault: &str) -> u64 {
+        self.0["faults"][fault].as_u64().unwrap_or(0)
+    }
+
+    /// All faults, by class.
+    pub fn all_faults(&self) -> Vec<(String, u64)> {
+        let faults = self.0["faults"].as_object().expect("an object");
+        faults.iter().map(|(class, count)| (class.clone(), count.as_u64().unwrap_or(0))).collect()
+    }
+
+    /// The whole row.
+    pub fn row(&self) -> &Value {
+        &self.0
+    }
+}
+
+/// A client that goes nowhere by itself.
+pub fn client(change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder) -> reqwest::Client {
+    // Installed already by another test of the process, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    change(builder.timeout(PATIENCE)).build().expect("a client")
+}
+
+/// Sends a request and reads the whole answer.
+pub async fn send(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    Answer::read(response).await.expect("a whole answer")
+}
+
+/// A plain question, whose text has three words.
+pub fn question(model: &str, stream: bool) -> Value {
+    json!({"model": model, "stream": stream, "messages": [{"role": "user", "content": "one two three"}]})
+}

@@ -1,0 +1,349 @@
+//! A configuration is taken whole or refused with its line, its key, its value and what was
+//! wanted; `sluice check` is the same path as starting.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::path::Path;
+
+use sluice_tests::command::{Run, run};
+use sluice_tests::{Gateway, Options, workspace};
+
+const VARIABLES: [(&str, &str); 2] = [("KEY", "k"), ("BLANK", "  ")];
+
+/// A configuration that is good; the wrong lines go at its end or take the place of one of its own.
+const GOOD: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+workers = 2
+[upstreams.vendor]
+adapter = "openai"
+base_url = "https://vendor.example/v1"
+secrets = { api-key = "env:KEY" }
+[upstreams.echo]
+adapter = "echo"
+[[models]]
+name = "fast"
+policy = "cheapest"
+policy_config = { by = "worst" }
+targets = [ { upstream = "vendor", model = "m", priority = 1, weight = 1, price = { input = "0.05", output = "0.08" } } ]
+"#;
+
+/// A change of [`GOOD`], and all that the message must contain.
+struct Broken {
+    from: &'static str,
+    to: &'static str,
+    says: &'static [&'static str],
+}
+
+const fn broken(from: &'static str, to: &'static str, says: &'static [&'static str]) -> Broken {
+    Broken { from, to, says }
+}
+
+/// Lines are counted as in [`GOOD`], whose first line is empty.
+const SYNTAX_AND_SERVER: &[Broken] = &[
+    broken("[server]", "[server", &["sluice.toml:2"]),
+    broken("workers = 2", "workers = 2\nworkers = 3", &["sluice.toml:5", "duplicate key"]),
+    broken("\"127.0.0.1:0\"", "\"here\"", &["sluice.toml:3", "server.listen", "\"here\"", "127.0.0.1:8080"]),
+    broken("\"127.0.0.1:0\"", "8080", &["sluice.toml:3", "server.listen = 8080", "string in quotes"]),
+    broken(
+        "\"127.0.0.1:0\"",
+        "\"0.0.0.0:8080\"",
+        &["sluice.toml:3", "\"0.0.0.0:8080\"", "loopback", "no client key is required"],
+    ),
+    broken("\"127.0.0.1:0\"", "\"[::]:8080\"", &["sluice.toml:3", "loopback"]),
+    broken("\"127.0.0.1:0\"", "\"192.168.1.2:80\"", &["sluice.toml:3", "loopback"]),
+    broken("workers = 2", "workers = 0", &["sluice.toml:4", "server.workers = 0", "integer from 1 to 1024"]),
+    broken("workers = 2", "workers = \"two\"", &["sluice.toml:4", "server.workers = \"two\"", "integer"]),
+    broken("workers = 2", "worker = 2", &["sluice.toml:4", "server.worker", "did you mean \"workers\"?"]),
+    broken("[server]", "[sevrer]", &["sluice.toml:2", "sevrer", "did you mean \"server\"?"]),
+    broken(
+        "[server]",
+        "[telemetry]\nx = 1\n[server]",
+        &["sluice.toml:2", "telemetry", "unknown key", "upstreams"],
+    ),
+    broken(
+        "[[models]]",
+        "[plugins]\ndirs = \"x\"\n[[models]]",
+        &["sluice.toml:12", "plugins.dirs", "did you mean \"dir\"?"],
+    ),
+];
+
+const UPSTREAMS: &[Broken] = &[
+    broken("adapter = \"openai\"\n", "", &["sluice.toml:5", "upstreams.vendor.adapter", "missing"]),
+    broken("adapter = \"openai\"", "adaptor = \"openai\"", &["sluice.toml:6", "did you mean \"adapter\"?"]),
+    broken(
+        "\"openai\"",
+        "\"open-ai\"",
+        &["sluice.toml:6", "upstreams.vendor.adapter", "\"open-ai\"", "echo, openai"],
+    ),
+    broken(
+        "\"openai\"",
+        "\"cheapest\"",
+        &["sluice.toml:6", "\"cheapest\"", "provider-adapter", "echo, openai"],
+    ),
+    broken(
+        "base_url = \"https://vendor.example/v1\"\n",
+        "",
+        &["sluice.toml:5", "upstreams.vendor", "base_url is missing"],
+    ),
+    broken(
+        "\"https://vendor.example/v1\"",
+        "\"vendor.example\"",
+        &["sluice.toml:7", "base_url = \"vendor.example\"", "http or https URL"],
+    ),
+    broken(
+        "\"https://vendor.example/v1\"",
+        "\"ftp://vendor.example\"",
+        &["sluice.toml:7", "http or https URL"],
+    ),
+    broken(
+        "\"https://vendor.example/v1\"",
+        "\"https://vendor.example/v1?a=b\"",
+        &["sluice.toml:7", "without user, query or fragment"],
+    ),
+    broken(
+        "\"env:KEY\"",
+        "\"env:NO_SUCH\"",
+        &["sluice.toml:8", "upstreams.vendor.secrets.api-key", "NO_SUCH", "not set"],
+    ),
+    broken("\"env:KEY\"", "\"env:BLANK\"", &["sluice.toml:8", "BLANK", "not set"]),
+    broken("\"env:KEY\"", "\"file:/no/such/file\"", &["sluice.toml:8", "/no/such/file", "cannot be read"]),
+    broken("\"env:KEY\"", "\"store:x\"", &["sluice.toml:8", "not built yet"]),
+    broken(
+        "\"env:KEY\"",
+        "\"a-literal-secret\"",
+        &["sluice.toml:8", "upstreams.vendor.secrets.api-key", "env:NAME", "does not belong"],
+    ),
+    broken(
+        "api-key =",
+        "apikey =",
+        &["sluice.toml:8", "upstreams.vendor.secrets.apikey", "no such slot", "api-key"],
+    ),
+    broken(
+        "secrets =",
+        "adapter_config = { nonsense = 1 }\nsecrets =",
+        &["sluice.toml:8", "adapter_config", "nonsense"],
+    ),
+    broken(
+        "secrets =",
+        "adapter_config = { output_limit = 3 }\nsecrets =",
+        &["sluice.toml:8", "adapter_config.output_limit", "openai"],
+    ),
+    broken(
+        "secrets =",
+        "adapter_config = 3\nsecrets =",
+        &["sluice.toml:8", "adapter_config = 3", "wanted a table"],
+    ),
+];
+
+const MODELS: &[Broken] = &[
+    broken("name = \"fast\"\n", "", &["sluice.toml:11", "models[0].name", "missing"]),
+    broken("name = \"fast\"", "name = \"\"", &["sluice.toml:12", "models[0].name = \"\"", "wanted a name"]),
+    broken("[[models]]", "[models]", &["models", "wanted an array"]),
+    broken(
+        "\"cheapest\"",
+        "\"cheepest\"",
+        &["sluice.toml:13", "models[0].policy", "\"cheepest\"", "cheapest, priority"],
+    ),
+    broken(
+        "\"cheapest\"",
+        "\"echo\"",
+        &["sluice.toml:13", "\"echo\"", "routing-policy", "cheapest, priority"],
+    ),
+    broken(
+        "\"worst\"",
+        "\"best\"",
+        &["sluice.toml:14", "models[0].policy_config.by", "cheapest", "expected"],
+    ),
+    broken("by = \"worst\"", "bye = \"worst\"", &["sluice.toml:14", "models[0].policy_config", "bye"]),
+    broken("upstream = \"vendor\", ", "", &["sluice.toml:15", "models[0].targets[0].upstream", "missing"]),
+    broken(
+        "upstream = \"vendor\"",
+        "upstream = \"vendr\"",
+        &["sluice.toml:15", "targets[0].upstream = \"vendr\"", "echo, vendor"],
+    ),
+    broken(
+        "model = \"m\"",
+        "model = \"*\"",
+        &["sluice.toml:15", "targets[0].model = \"*\"", "exactly one *"],
+    ),
+    broken(
+        "priority = 1",
+        "priority = 70000",
+        &["sluice.toml:15", "targets[0].priority = 70000", "0 to 65535"],
+    ),
+    broken("priority = 1", "prio = 1", &["sluice.toml:15", "targets[0].prio", "did you mean \"priority\"?"]),
+    broken("\"0.05\"", "0.05", &["sluice.toml:15", "price.input = 0.05", "in quotes"]),
+    broken("\"0.05\"", "\"-1\"", &["sluice.toml:15", "price.input = \"-1\""]),
+    broken("\"0.05\"", "\"0.0000000001\"", &["sluice.toml:15", "price.input"]),
+    broken(", output = \"0.08\"", "", &["sluice.toml:15", "price.output", "missing"]),
+    broken("targets = [ {", "targets = [] # [ {", &["sluice.toml:15", "targets", "1 to 64"]),
+    broken(
+        "[[models]]",
+        "[[models]]\nname = \"fast\"\ntargets = [{ upstream = \"echo\" }]\n[[models]]",
+        &["models[1]", "\"fast\" is there already"],
+    ),
+];
+
+/// What is known but not built is not taken in silence.
+const NOT_BUILT: &[Broken] = &[
+    broken("workers = 2", "data_dir = \"data\"", &["sluice.toml:4", "server.data_dir", "not built yet"]),
+    broken(
+        "secrets =",
+        "limits = { requests_per_minute = 1 }\nsecrets =",
+        &["sluice.toml:8", "upstreams.vendor.limits", "not built yet"],
+    ),
+    broken(
+        "secrets =",
+        "timeouts = { connect = \"2s\" }\nsecrets =",
+        &["sluice.toml:8", "upstreams.vendor.timeouts", "not built yet"],
+    ),
+    broken(
+        "secrets =",
+        "breaker = { failures = 5 }\nsecrets =",
+        &["sluice.toml:8", "upstreams.vendor.breaker", "not built yet"],
+    ),
+    broken("[[models]]", "[[budgets]]\nname = \"x\"\n[[models]]", &["budgets", "not built yet"]),
+    broken("[[models]]", "[[listen]]\naddress = \"x\"\n[[models]]", &["listen", "not built yet"]),
+    broken(
+        "\"0.05\"",
+        "\"0.05\", cached_input = \"0.01\"",
+        &["sluice.toml:15", "price.cached_input", "not built yet"],
+    ),
+];
+
+fn write(folder: &Path, config: &str) {
+    std::fs::write(folder.join("sluice.toml"), config).unwrap();
+}
+
+fn check(config: &str) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), config);
+    run(folder.path(), &["check"], &VARIABLES)
+}
+
+fn check_table(table: &[Broken]) {
+    for Broken { from, to, says } in table {
+        let config = GOOD.replacen(from, to, 1);
+        assert_ne!(config, GOOD, "{from} is not in the good configuration");
+        let run = check(&config);
+        assert_eq!(run.code, Some(64), "{to}: {run:?}");
+        for part in *says {
+            assert!(run.stderr.contains(part), "{to}: no {part:?} in\n{}", run.stderr);
+        }
+        assert!(!run.stderr.contains("a-literal-secret"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn broken_syntax_or_server_is_refused() {
+    check_table(SYNTAX_AND_SERVER);
+}
+
+#[test]
+fn broken_upstreams_are_refused() {
+    check_table(UPSTREAMS);
+}
+
+#[test]
+fn broken_models_are_refused() {
+    check_table(MODELS);
+}
+
+#[test]
+fn what_is_not_built_is_refused_and_said() {
+    check_table(NOT_BUILT);
+}
+
+#[test]
+fn a_good_configuration_passes_and_is_summed_up() {
+    let run = check(GOOD);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for part in ["sluice.toml", "cheapest, echo, openai, priority", "fast"] {
+        assert!(run.stderr.contains(part), "no {part:?} in\n{}", run.stderr);
+    }
+    // The very same serves.
+    drop(Gateway::start(GOOD, &Options::with(&VARIABLES)));
+    // And nothing at all is good too.
+    let folder = tempfile::tempdir().unwrap();
+    let run = sluice_tests::command::run(folder.path(), &["check"], &[]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stderr.contains("echo"), "{run:?}");
+}
+
+/// All problems are told at once, in their order.
+#[test]
+fn several_problems_are_told_together() {
+    let config = GOOD
+        .replace("workers = 2", "workers = 0")
+        .replace("\"env:KEY\"", "\"env:NO\"")
+        .replace("prio", "pryo");
+    let run = check(&config);
+    let lines: Vec<&str> = run.stderr.lines().filter(|line| line.contains("sluice.toml:")).collect();
+    assert_eq!(lines.len(), 3, "{run:?}");
+    for (line, number) in lines.iter().zip([":4", ":8", ":15"]) {
+        assert!(line.contains(&format!("sluice.toml{number}")), "{run:?}");
+    }
+}
+
+#[test]
+fn check_is_the_boot_path_itself() {
+    let others =
+        ["[server]\nlisten = \"0.0.0.0:1\"\n", "[upstreams.x]\nadapter = \"none\"\n", "x = 1\n", "=\n"];
+    for config in others {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), config);
+        let runs =
+            [&["check"][..], &["serve"], &[]].map(|arguments| run(folder.path(), arguments, &VARIABLES));
+        for run in &runs {
+            assert_eq!(run.code, Some(64), "{config}{run:?}");
+            assert_eq!(run.stderr, runs[0].stderr, "{config}");
+            assert!(!run.stderr.contains("listening"), "{config}{run:?}");
+        }
+    }
+    // A file that was named must be there; the default one need not.
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path(), &["check", "--config", "other.toml"], &[]);
+    assert_eq!(run.code, Some(64), "{run:?}");
+    assert!(run.stderr.contains("other.toml"), "{run:?}");
+}
+
+/// A file replaces the built-in plugin of its id; one that is no plugin changes nothing.
+#[tokio::test]
+async fn the_plugin_folder_adds_and_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugins = folder.path().join("plugins.d");
+    std::fs::create_dir(&plugins).unwrap();
+    let guests = workspace::guests(&["hostile-policy"]);
+    std::fs::copy(guests.join("hostile-policy.wasm"), plugins.join("a.wasm")).unwrap();
+    std::fs::copy(guests.join("hostile-policy.wasm"), plugins.join("b.wasm")).unwrap();
+    std::fs::copy(workspace::root().join("plugins/dist/cheapest.wasm"), plugins.join("cheapest.wasm"))
+        .unwrap();
+    std::fs::write(plugins.join("empty.wasm"), "").unwrap();
+    std::fs::write(plugins.join("module.wasm"), b"\0asm\x01\0\0\0").unwrap();
+    std::fs::write(plugins.join("text.wasm"), "hello").unwrap();
+    std::fs::write(plugins.join("ignored.txt"), "hello").unwrap();
+    write(folder.path(), GOOD);
+    let gateway = Gateway::start_in(folder, &Options::with(&VARIABLES));
+    let page = gateway.plugins().await;
+    let reason_of = |name: &str| {
+        let refused = page["refused"].as_array().unwrap();
+        let row = refused.iter().find(|row| row["file"].as_str().unwrap().ends_with(name));
+        row.unwrap_or_else(|| panic!("{name} is not refused: {page:#}"))["reason"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(page["refused"].as_array().unwrap().len(), 4, "{page:#}");
+    assert!(reason_of("b.wasm").contains("hostile-policy"));
+    assert!(reason_of("empty.wasm").contains("empty"));
+    assert!(reason_of("module.wasm").contains("core module"));
+    assert!(reason_of("text.wasm").contains("no WebAssembly"));
+    let source = |plugin: &str| {
+        let rows = page["plugins"].as_array().unwrap();
+        rows.iter().find(|row| row["id"] == plugin).unwrap()["source"].as_str().unwrap().to_owned()
+    };
+    assert!(source("hostile-policy").ends_with("a.wasm"));
+    assert!(source("cheapest").ends_with("cheapest.wasm"));
+    assert_eq!(source("priority"), "built-in");
+}
