@@ -31,7 +31,7 @@ pub(crate) enum StartError {
     #[error("starting the plugin runtime")]
     Runtime(#[from] RuntimeError),
     #[error("setting up the client for upstreams")]
-    Client(#[from] reqwest::Error),
+    Client(#[from] rustls::Error),
     #[error("starting worker threads")]
     Workers(#[source] std::io::Error),
     #[error("listening on {address}")]

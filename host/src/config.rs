@@ -57,7 +57,7 @@ pub(crate) struct Upstream {
     pub(crate) name: String,
     pub(crate) adapter: Located<String>,
     pub(crate) adapter_config: Located<serde_json::Value>,
-    pub(crate) base_url: Option<reqwest::Url>,
+    pub(crate) base_url: Option<url::Url>,
     pub(crate) secrets: BTreeMap<String, Located<Secret>>,
     pub(crate) place: Place,
 }

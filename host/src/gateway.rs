@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use sluice_core::plan::BodyPlan;
 use sluice_core::ranking::{self, Candidate, NO_CAP, NO_PRICE, View};
@@ -25,7 +25,7 @@ use crate::refusal::{Refusal, UpstreamFault};
 use crate::routes::{Model, Routes, Target};
 use crate::signer;
 use crate::stream::{Body, Report};
-use crate::upstream::{Client, TOTAL_MAX};
+use crate::upstream::{self, Client, TOTAL_MAX};
 
 /// Bytes of a request body at most: 20 MiB, room for a few images in base64.
 pub(crate) const BODY_BYTES_MAX: usize = 20 * 1024 * 1024;
@@ -220,10 +220,15 @@ fn splice(prepared: &Prepared, target: &Target, call: &Call) -> Result<Bytes, Re
     })
 }
 
-fn outbound_request(prepared: &Prepared, target: &Target, body: Bytes) -> Result<reqwest::Request, Refusal> {
-    let mut request = reqwest::Request::new(prepared.method.clone(), prepared.url.clone());
+fn outbound_request(
+    prepared: &Prepared,
+    target: &Target,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, Refusal> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = prepared.method.clone();
+    *request.uri_mut() = prepared.uri.clone();
     *request.headers_mut() = prepared.headers.clone();
-    *request.body_mut() = Some(body.into());
     signer::sign(&mut request, &prepared.plan.auth, &target.upstream.secrets).map_err(|error| {
         tracing::error!(upstream = target.upstream.name, %error, "not signed");
         Refusal::Upstream { upstream: target.upstream.name.clone(), fault: UpstreamFault::Credential }
@@ -233,7 +238,7 @@ fn outbound_request(prepared: &Prepared, target: &Target, body: Bytes) -> Result
 
 /// The vendor's answer as it comes; an error is read first, since it may repeat the secret.
 async fn relay(
-    response: Result<reqwest::Response, UpstreamFault>,
+    answer: Result<upstream::Answer, UpstreamFault>,
     target: &Target,
     call: &Call,
     inflight: InFlight<Arc<sluice_core::stats::TargetStats>>,
@@ -243,14 +248,15 @@ async fn relay(
         target.stats.failed();
         Refusal::Upstream { upstream: upstream.name.clone(), fault }
     };
-    let response = response.map_err(failed)?;
+    let upstream::Answer { response, deadline } = answer.map_err(failed)?;
     let (status, headers) = (response.status(), passed_headers(response.headers(), &upstream.secrets));
-    let body: reqwest::Body = response.into();
+    let body = response.into_body();
     let body = if status.is_success() {
-        Body::relay(body, Report::new(call.request_id.clone(), call.received, inflight))
+        Body::relay(body, deadline, Report::new(call.request_id.clone(), call.received, inflight))
     } else {
-        let error =
-            Limited::new(body, ERROR_BYTES_MAX).collect().await.map_err(|_| failed(UpstreamFault::Broken))?;
+        let error = tokio::time::timeout_at(deadline, Limited::new(body, ERROR_BYTES_MAX).collect()).await;
+        let error = error.map_err(|_elapsed| failed(UpstreamFault::Silent))?;
+        let error = error.map_err(|_broken| failed(UpstreamFault::Broken))?;
         target.stats.failed();
         tracing::info!(
             request = call.request_id,

@@ -3,12 +3,12 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
-use reqwest::Url;
 use sluice_core::plan::CallPlan;
 use sluice_runtime::Shape;
+use url::Url;
 
 /// Plans kept per upstream: shapes are few, but a glob lets clients name models at will.
 const PLANS_MAX: usize = 1024;
@@ -17,7 +17,7 @@ const PLANS_MAX: usize = 1024;
 pub(crate) struct Prepared {
     pub(crate) plan: Arc<CallPlan>,
     pub(crate) method: Method,
-    pub(crate) url: Url,
+    pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
 }
 
@@ -58,7 +58,8 @@ impl Prepared {
         // Usage and faults are read from the bytes that pass.
         headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let method = Method::try_from(plan.method.as_str()).map_err(|_| NotARequest("its method"))?;
-        Ok(Prepared { plan, method, url, headers })
+        let uri = Uri::try_from(url.as_str()).map_err(|_| NotARequest("its address"))?;
+        Ok(Prepared { plan, method, uri, headers })
     }
 }
 

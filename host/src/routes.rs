@@ -45,7 +45,7 @@ pub(crate) struct Upstream {
     pub(crate) id: u32,
     pub(crate) name: String,
     pub(crate) adapter: Adapter,
-    pub(crate) base_url: Option<reqwest::Url>,
+    pub(crate) base_url: Option<url::Url>,
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) plans: PlanCache,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Request, Uri};
 use sluice_core::plan::{Credential, Slotted};
 
 use crate::config::Secret;
@@ -20,8 +20,8 @@ pub(crate) struct Unwritable {
 /// # Errors
 ///
 /// [`Unwritable`] where the value does not fit its place.
-pub(crate) fn sign(
-    request: &mut reqwest::Request,
+pub(crate) fn sign<B>(
+    request: &mut Request<B>,
     credential: &Credential,
     secrets: &BTreeMap<String, Secret>,
 ) -> Result<(), Unwritable> {
@@ -29,22 +29,30 @@ pub(crate) fn sign(
         let secret = secrets.get(&slotted.slot)?;
         Some(format!("{}{}{}", slotted.prefix, secret.reveal(), slotted.suffix))
     };
+    let unwritable =
+        |slotted: &Slotted| Unwritable { slot: slotted.slot.clone(), name: slotted.name.clone() };
     match credential {
         Credential::None | Credential::Scheme => {}
         Credential::Header(slotted) => {
             let Some(value) = filled(slotted) else { return Ok(()) };
-            let unwritable = || Unwritable { slot: slotted.slot.clone(), name: slotted.name.clone() };
-            let name = HeaderName::try_from(&slotted.name).map_err(|_| unwritable())?;
-            let mut value = HeaderValue::try_from(value).map_err(|_| unwritable())?;
+            let name = HeaderName::try_from(&slotted.name).map_err(|_| unwritable(slotted))?;
+            let mut value = HeaderValue::try_from(value).map_err(|_| unwritable(slotted))?;
             value.set_sensitive(true);
             request.headers_mut().insert(name, value);
         }
         Credential::Query(slotted) => {
             let Some(value) = filled(slotted) else { return Ok(()) };
-            request.url_mut().query_pairs_mut().append_pair(&slotted.name, &value);
+            *request.uri_mut() =
+                with_parameter(request.uri(), &slotted.name, &value).ok_or_else(|| unwritable(slotted))?;
         }
     }
     Ok(())
+}
+
+fn with_parameter(uri: &Uri, name: &str, value: &str) -> Option<Uri> {
+    let mut url = url::Url::parse(&uri.to_string()).ok()?;
+    url.query_pairs_mut().append_pair(name, value);
+    Uri::try_from(url.as_str()).ok()
 }
 
 /// Whether the text has one of the secrets in it.
@@ -84,9 +92,8 @@ mod tests {
         Slotted { name: "x-key".into(), prefix: "Bearer ".into(), slot: slot.into(), suffix: String::new() }
     }
 
-    fn signed(credential: &Credential) -> reqwest::Request {
-        let url = reqwest::Url::parse("http://localhost/x").unwrap();
-        let mut request = reqwest::Request::new(http::Method::POST, url);
+    fn signed(credential: &Credential) -> Request<()> {
+        let mut request = Request::post("http://localhost/x").body(()).unwrap();
         sign(&mut request, credential, &secrets()).unwrap();
         request
     }
@@ -97,7 +104,7 @@ mod tests {
         assert_eq!(request.headers()["x-key"], "Bearer sk-canary");
         assert!(!format!("{request:?}").contains("sk-canary"));
         let request = signed(&Credential::Query(slotted("api-key")));
-        assert_eq!(request.url().query(), Some("x-key=Bearer+sk-canary"));
+        assert_eq!(request.uri().query(), Some("x-key=Bearer+sk-canary"));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The bodies of answers: bytes that pass, and what is learned when they end.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
 use sluice_core::stats::{InFlight, TargetStats};
+use tokio::time::{Instant, Sleep};
 
 /// Why an answer broke off; the connection ends with it.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -22,14 +24,16 @@ pub(crate) enum Body {
 
 /// A vendor's answer on its way to the client.
 pub(crate) struct Relay {
-    body: reqwest::Body,
+    body: Incoming,
+    /// Asked only while the vendor is silent.
+    deadline: Pin<Box<Sleep>>,
     report: Report,
 }
 
 /// What is known of an answer under way; told once, when it ends.
 pub(crate) struct Report {
     request_id: String,
-    started: Instant,
+    started: std::time::Instant,
     /// The call counts as in flight until its answer has ended.
     inflight: InFlight<Arc<TargetStats>>,
     bytes: u64,
@@ -56,8 +60,9 @@ impl Body {
         Body::Pieces(pieces.into_iter())
     }
 
-    pub(crate) fn relay(body: reqwest::Body, report: Report) -> Body {
-        Body::Relay(Box::new(Relay { body, report }))
+    pub(crate) fn relay(body: Incoming, deadline: Instant, report: Report) -> Body {
+        let deadline = Box::pin(tokio::time::sleep_until(deadline));
+        Body::Relay(Box::new(Relay { body, deadline, report }))
     }
 }
 
@@ -98,7 +103,12 @@ impl HttpBody for Body {
 
 impl Relay {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            ready!(self.deadline.as_mut().poll(context));
+            self.report.tell(End::Broken);
+            return Poll::Ready(Some(Err("the answer took too long".into())));
+        };
+        match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.report.passed(data.len());
@@ -122,7 +132,11 @@ impl Relay {
 }
 
 impl Report {
-    pub(crate) fn new(request_id: String, started: Instant, inflight: InFlight<Arc<TargetStats>>) -> Report {
+    pub(crate) fn new(
+        request_id: String,
+        started: std::time::Instant,
+        inflight: InFlight<Arc<TargetStats>>,
+    ) -> Report {
         Report { request_id, started, inflight, bytes: 0, ttft_us: None, told: false }
     }
 
@@ -165,6 +179,6 @@ impl Drop for Relay {
     }
 }
 
-fn micros(since: Instant) -> u32 {
+fn micros(since: std::time::Instant) -> u32 {
     u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX)
 }

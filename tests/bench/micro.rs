@@ -1,7 +1,8 @@
 //! What the plugin calls of one request cost, through the runtime that the gateway uses.
 //!
 //! `sluice-bench ROWS [ROUNDS [NAME]]` prints a table and writes a JSON line for each operation to
-//! the file ROWS; with NAME only those whose names hold it, for a profiler. Plugins are read from `plugins/dist`, the mapper from `target/guests`; one that is
+//! the file ROWS; with NAME only those whose names hold it, for a profiler. Plugins are read from
+//! `plugins/dist`, the mapper from `target/guests`; one that is
 //! not there is an error. `tests/bench/run` calls this.
 
 mod clock;
@@ -56,17 +57,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Store, limits, instance, `configure`, `plan` and its check, drop: what a request pays whose
-/// plan cannot be reused.
+/// What a request pays whose plan cannot be reused: store, limits, instance, the first call
+/// (`configure`), drop; and, as *fresh plan*, the same with `plan` and its check.
 fn fresh_adapters(runtime: &Runtime) -> Candidates {
     let inbound: Arc<dyn Inbound> = Arc::new(Question::new()?);
     let mut candidates = Vec::new();
     for (name, id) in [("fresh adapter: openai", "openai"), ("fresh adapter: echo", "echo")] {
+        let (runtime, plugin) = (runtime.clone(), plugin(runtime, &format!("plugins/dist/{id}.wasm"))?);
+        let fresh = move || -> Result<Adapter, Box<dyn Error>> {
+            Ok(Adapter::new(&runtime, &plugin, setup()).ok_or("not an adapter")??)
+        };
+        candidates.push(Candidate::new(name, fresh).at_most(FRESH_ADAPTER_MAX));
+    }
+    for (name, id) in [("fresh plan: openai", "openai"), ("fresh plan: echo", "echo")] {
         let adapter = adapter(runtime, &format!("plugins/dist/{id}.wasm"))?;
         adapter.plan(Arc::clone(&inbound), "gpt-4o-mini")?;
         let inbound = Arc::clone(&inbound);
-        let plan = move || adapter.plan(Arc::clone(&inbound), "gpt-4o-mini");
-        candidates.push(Candidate::new(name, plan).at_most(FRESH_ADAPTER_MAX));
+        candidates.push(Candidate::new(name, move || adapter.plan(Arc::clone(&inbound), "gpt-4o-mini")));
     }
     Ok(candidates)
 }

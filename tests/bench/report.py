@@ -88,7 +88,8 @@ def micro_table(micro):
         return f"| {row['name']} | " + " | ".join(f"{figure / 1e3:.3f}" for figure in figures) + " |"
 
     text = ("Microseconds per operation, over the means of interleaved batches; CPU is the calling thread's.\n"
-            "*Fresh adapter* is store, limits, instance, `configure`, first `plan` with its check, drop. An adapter is never warm\n"
+            "*Fresh adapter* is store, limits, instance, first call (`configure`), drop; *fresh plan* is that and `plan` with its\n"
+            "check: what a request pays whose plan cannot be reused. An adapter is never warm\n"
             "(each request gets its own instance), so *warm plan* is what a reused plan costs: the body's scan and the splice;\n"
             "the gateway's look-up by shape is not in it.")
     return "\n".join(["## Calls", "", text, "", "| | median | p90 | least | CPU, median |", "|---|---|---|---|---|",

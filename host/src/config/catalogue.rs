@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use sluice_core::pattern::Pattern;
+use url::Url;
 
 use super::sections::{DEFAULT_POLICY, PLUGINS_DIR};
 use super::{
@@ -29,27 +30,13 @@ const KEY_SLOT: &str = "api-key";
 struct Vendor {
     #[serde(rename = "title")]
     _title: String,
-    base_url: reqwest_url::Text,
+    base_url: Url,
     key: String,
     adapter: String,
     #[serde(rename = "docs")]
     _docs: String,
     #[serde(default)]
     config: serde_json::Map<String, serde_json::Value>,
-}
-
-/// `reqwest::Url` without its `serde` feature.
-mod reqwest_url {
-    use serde::{Deserialize, Deserializer, de};
-
-    pub(super) struct Text(pub(super) reqwest::Url);
-
-    impl<'de> Deserialize<'de> for Text {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text, D::Error> {
-            let text = String::deserialize(deserializer)?;
-            reqwest::Url::parse(&text).map(Text).map_err(de::Error::custom)
-        }
-    }
 }
 
 /// The configuration of somebody who has written none.
@@ -90,7 +77,7 @@ fn vendor_upstream(name: String, vendor: Vendor, key: Secret) -> Upstream {
         name,
         adapter: Located { value: vendor.adapter, place: place.clone() },
         adapter_config: Located { value: vendor.config.into(), place: place.clone() },
-        base_url: Some(vendor.base_url.0),
+        base_url: Some(vendor.base_url),
         secrets: BTreeMap::from([(KEY_SLOT.into(), Located { value: key, place: place.clone() })]),
         place,
     }
@@ -147,7 +134,7 @@ mod tests {
         assert_eq!(config.models.len(), vendors.len() + 1);
         for (name, vendor) in &vendors {
             let upstream = config.upstreams.iter().find(|upstream| upstream.name == *name).unwrap();
-            assert_eq!(upstream.base_url.as_ref(), Some(&vendor.base_url.0));
+            assert_eq!(upstream.base_url.as_ref(), Some(&vendor.base_url));
             assert_eq!(upstream.base_url.as_ref().unwrap().scheme(), "https", "{name}");
         }
         assert!(!format!("{config:?}").contains("sk-canary"));

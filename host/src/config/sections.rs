@@ -105,14 +105,14 @@ fn upstream(name: String, table: &Table<'_>, environment: &Environment) -> Optio
     Some(Upstream { name, adapter: adapter?, adapter_config, base_url, secrets, place })
 }
 
-fn base_url(found: Found<'_>) -> Option<reqwest::Url> {
+fn base_url(found: Found<'_>) -> Option<url::Url> {
     // A user or a query may be a secret.
     let may_hold_secret = found.value.as_str().is_none_or(|text| text.contains(['@', '?', '#']));
     let found = if may_hold_secret { found.hidden() } else { found };
     let text = found.text()?;
     let wanted =
         "wanted an http or https URL such as \"https://api.example.com/v1\", without user, query or fragment";
-    let url = reqwest::Url::parse(text).ok().filter(|url| {
+    let url = url::Url::parse(text).ok().filter(|url| {
         let bare = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
         matches!(url.scheme(), "http" | "https") && url.has_host() && bare && url.password().is_none()
     });
