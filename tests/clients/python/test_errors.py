@@ -61,7 +61,8 @@ def test_stream_that_breaks_off(client, vendor, model):
     with pytest.raises((httpx2.ReadError, httpx2.RemoteProtocolError, openai.APIError)):
         for chunk in client.chat.completions.create(model=model, messages=HELLO, stream=True):
             words += [choice.delta.content for choice in chunk.choices if choice.delta.content]
-    assert "".join(words) == "You said:"
+    # A reset may discard what the other side has not read yet: a beginning arrives, nothing else.
+    assert "You said:".startswith("".join(words))
     [row] = vendor.rows(finished=1)
     assert row["outcome"] == "fault:reset"
     assert row["billed"] == {"prompt_tokens": 3, "completion_tokens": 2}
