@@ -12,7 +12,7 @@ fn main() {
     let mut files: Vec<_> = entries.unwrap_or_default();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "wasm"));
     files.sort();
-    let mut code = String::from("const DIST: &[&[u8]] = &[\n");
+    let mut code = String::from("pub(crate) const DIST: &[&[u8]] = &[\n");
     for file in files {
         println!("cargo::rerun-if-changed={}", file.display());
         writeln!(code, "    include_bytes!({:?}),", file.canonicalize().expect("it was listed"))

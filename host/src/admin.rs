@@ -1,26 +1,29 @@
-//! What operators and clients may look at: health, models, plugins.
+//! What operators and clients may look at and do: health, models, plugins, metrics.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
-use serde_json::{Value, json};
-use sluice_runtime::{Plugin, Source};
+use http::{HeaderValue, Method, Response};
+use serde_json::{Map, Value, json};
+use sluice_runtime::{FileRow, Serving};
 
-use crate::gateway::Gateway;
-use crate::plugins::Plugins;
+use crate::metrics;
 use crate::refusal::Refusal;
-use crate::routes::Model;
+use crate::snapshot::{Current, Snapshot};
 use crate::stream::Body;
+use crate::supervisor::{Handle, Released};
 
-/// Pages that only read.
+const JSON: &str = "application/json";
+
+/// Looks at the snapshot of the moment, and asks the supervisor for what is to be changed.
 pub(crate) struct Admin {
-    plugins: Arc<Plugins>,
+    current: Current,
+    supervisor: Handle,
     started_s: u64,
 }
 
-/// One page, found by its path.
+/// One page or act, found by its path.
 pub(crate) struct Page<'a> {
     admin: &'a Admin,
     name: Name<'a>,
@@ -29,90 +32,149 @@ pub(crate) struct Page<'a> {
 enum Name<'a> {
     Health,
     Ready,
+    Metrics,
     Models,
     Model(&'a str),
     Plugins,
+    Config,
+    Release(&'a str),
 }
 
 impl Admin {
     /// `started_s`: seconds since the Unix epoch, the age of all models.
-    pub(crate) fn new(plugins: Arc<Plugins>, started_s: u64) -> Admin {
-        Admin { plugins, started_s }
+    pub(crate) fn new(current: Current, supervisor: Handle, started_s: u64) -> Admin {
+        Admin { current, supervisor, started_s }
     }
 
     pub(crate) fn page<'a>(&'a self, path: &'a str) -> Option<Page<'a>> {
         let name = match path {
             "/health" => Name::Health,
             "/ready" => Name::Ready,
+            "/metrics" => Name::Metrics,
             "/v1/models" => Name::Models,
             "/admin/v1/plugins" => Name::Plugins,
-            path => Name::Model(path.strip_prefix("/v1/models/").filter(|name| !name.is_empty())?),
+            "/admin/v1/config" => Name::Config,
+            path => match path.strip_prefix("/admin/v1/plugins/") {
+                Some(rest) => Name::Release(rest.strip_suffix("/release").filter(|id| !id.contains('/'))?),
+                None => Name::Model(path.strip_prefix("/v1/models/").filter(|name| !name.is_empty())?),
+            },
         };
         Some(Page { admin: self, name })
-    }
-
-    fn plugins(&self) -> Value {
-        let plugins: Vec<Value> = self.plugins.all().map(|plugin| plugin_row(plugin)).collect();
-        let refused = self.plugins.refused().iter();
-        let refused: Vec<Value> =
-            refused.map(|refused| json!({"file": refused.file, "reason": refused.reason})).collect();
-        json!({"plugins": plugins, "refused": refused})
-    }
-
-    fn models(&self, models: &[Arc<Model>]) -> Value {
-        let rows: Vec<Value> = models.iter().map(|model| self.model_row(model.name.as_str())).collect();
-        json!({"object": "list", "data": rows})
     }
 
     fn model_row(&self, name: &str) -> Value {
         json!({"id": name, "object": "model", "created": self.started_s, "owned_by": "sluice"})
     }
+
+    fn models(&self, snapshot: &Snapshot) -> Value {
+        let models = snapshot.routes.models().iter();
+        let rows: Vec<Value> = models.map(|model| self.model_row(model.name.as_str())).collect();
+        json!({"object": "list", "data": rows})
+    }
+
+    async fn release(&self, id: &str) -> Result<Value, Refusal> {
+        match self.supervisor.release(id).await {
+            Some(Released::LetIn { files }) => Ok(json!({"id": id, "released": true, "files_taken": files})),
+            Some(Released::Nobody) => Err(Refusal::NothingToRelease { id: id.chars().take(64).collect() }),
+            None => Err(Refusal::Busy),
+        }
+    }
 }
 
 impl Page<'_> {
-    pub(crate) fn answer(&self, gateway: &Gateway) -> Result<Response<Body>, Refusal> {
-        let routes = gateway.routes();
+    /// The one method that it takes.
+    pub(crate) fn method(&self) -> Method {
+        match self.name {
+            Name::Release(_) => Method::POST,
+            Name::Health
+            | Name::Ready
+            | Name::Metrics
+            | Name::Models
+            | Name::Model(_)
+            | Name::Plugins
+            | Name::Config => Method::GET,
+        }
+    }
+
+    pub(crate) async fn answer(&self) -> Result<Response<Body>, Refusal> {
+        let snapshot: Arc<Snapshot> = self.admin.current.load_full();
+        let routes = &snapshot.routes;
         let body = match self.name {
             Name::Health => json!({"status": "healthy"}),
             Name::Ready => {
                 json!({"status": "ready", "models": routes.models().len(), "upstreams": routes.upstreams().len()})
             }
-            Name::Models => self.admin.models(routes.models()),
+            Name::Metrics => {
+                let text = metrics::text(&snapshot, self.admin.supervisor.transitions());
+                return Ok(page(text, metrics::CONTENT_TYPE));
+            }
+            Name::Models => self.admin.models(&snapshot),
             Name::Model(name) => match routes.model(name) {
                 Some(_) => self.admin.model_row(name),
                 None => return Err(Refusal::NoSuchModel { model: name.chars().take(128).collect() }),
             },
-            Name::Plugins => self.admin.plugins(),
+            Name::Plugins => plugins(&snapshot),
+            Name::Config => config(&snapshot),
+            Name::Release(id) => self.admin.release(id).await?,
         };
-        let mut answer = Response::new(Body::full(Bytes::from(body.to_string())));
-        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(answer)
+        Ok(page(body.to_string(), JSON))
     }
 }
 
-fn plugin_row(plugin: &Plugin) -> Value {
-    let manifest = plugin.manifest();
-    let counters = plugin.counters();
-    let calls: serde_json::Map<String, Value> = counters
-        .calls()
-        .into_iter()
-        .map(|stats| {
-            (
-                stats.function.to_owned(),
-                json!({"count": stats.calls, "time_us": stats.time.as_micros() as u64}),
-            )
-        })
-        .collect();
-    let faults: serde_json::Map<String, Value> =
-        counters.faults().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
-    let source = match plugin.source() {
-        Source::BuiltIn => "built-in".to_owned(),
-        Source::File(file) => file.display().to_string(),
-    };
-    let grants: Vec<&str> = plugin.grants().iter().map(|grant| grant.name()).collect();
+fn page(text: String, content_type: &'static str) -> Response<Body> {
+    let mut answer = Response::new(Body::full(Bytes::from(text)));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+fn plugins(snapshot: &Snapshot) -> Value {
+    let folder = &snapshot.folder;
+    let plugins: Vec<Value> = snapshot.plugins.iter().map(|(id, serving)| plugin_row(id, serving)).collect();
+    let files: Vec<Value> =
+        folder.files.iter().map(|(file, row)| file_row(&file.display().to_string(), row)).collect();
     json!({
-        "id": manifest.id, "version": manifest.version, "kind": plugin.kind().name(), "doc": manifest.doc,
-        "state": "active", "source": source, "digest": plugin.digest(), "grants": grants,
-        "calls": calls, "faults": faults, "log_messages_dropped": counters.log_messages_dropped(),
+        "generation": snapshot.generation,
+        "folder": {
+            "dir": folder.dir, "unreadable": folder.unreadable, "files_not_looked_at": folder.beyond,
+        },
+        "plugins": plugins,
+        "files": files,
+    })
+}
+
+fn plugin_row(id: &str, serving: &Serving) -> Value {
+    let plugin = &serving.plugin;
+    let (manifest, counters) = (plugin.manifest(), plugin.counters());
+    let call = |stats: sluice_runtime::CallStats| {
+        (stats.function.to_owned(), json!({"count": stats.calls, "time_us": stats.time.as_micros() as u64}))
+    };
+    let calls: Map<String, Value> = counters.calls().into_iter().map(call).collect();
+    let faults: Map<String, Value> =
+        counters.faults().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    let source =
+        serving.file.as_ref().map_or_else(|| "built-in".to_owned(), |file| file.display().to_string());
+    let grants: Vec<&str> = plugin.grants().iter().map(|grant| grant.name()).collect();
+    let before = serving.trial.as_ref().map(|trial| trial.before.digest());
+    json!({
+        "id": id, "version": manifest.version, "kind": plugin.kind().name(), "doc": manifest.doc,
+        "state": if before.is_some() { "probation" } else { "active" },
+        "source": source, "digest": plugin.digest(), "generation": serving.generation, "replaced": before,
+        "grants": grants, "calls": calls, "faults": faults,
+        "log_messages_dropped": counters.log_messages_dropped(),
+    })
+}
+
+fn file_row(file: &str, row: &FileRow) -> Value {
+    json!({"file": file, "state": row.state.name(), "id": row.id, "digest": row.digest, "reason": row.reason})
+}
+
+fn config(snapshot: &Snapshot) -> Value {
+    let state = &snapshot.config_state;
+    json!({
+        "file": snapshot.config.file,
+        "generation": snapshot.generation,
+        "state": if state.refused.is_some() { "refused" } else { "active" },
+        "reason": state.refused,
+        "needs_restart": state.needs_restart,
     })
 }

@@ -5,22 +5,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sluice_runtime::{Runtime, RuntimeError};
+use sluice_runtime::RuntimeError;
 use tokio::net::TcpListener;
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError, Environment};
 use crate::gateway::Gateway;
-use crate::plugins::Plugins;
-use crate::routes::Routes;
 use crate::server::Server;
+use crate::snapshot::Current;
+use crate::supervisor::{BootError, Booted, Handle, Purpose, Supervisor};
 use crate::upstream::Client;
 
 /// Everything that must be right before a socket is bound.
 pub(crate) struct App {
-    config: Config,
+    current: Current,
     gateway: Arc<Gateway>,
-    plugins: Arc<Plugins>,
+    supervisor: Supervisor,
+    handle: Handle,
 }
 
 /// Why the gateway does not start.
@@ -29,13 +30,24 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("starting the plugin runtime")]
-    Runtime(#[from] RuntimeError),
+    Runtime(#[source] RuntimeError),
     #[error("setting up the client for upstreams")]
     Client(#[from] rustls::Error),
+    #[error("starting the supervisor of plugins")]
+    Supervisor(#[source] std::io::Error),
     #[error("starting worker threads")]
     Workers(#[source] std::io::Error),
     #[error("listening on {address}")]
     Listen { address: SocketAddr, source: std::io::Error },
+}
+
+impl From<BootError> for StartError {
+    fn from(error: BootError) -> StartError {
+        match error {
+            BootError::Config(error) => StartError::Config(error),
+            BootError::Runtime(error) => StartError::Runtime(error),
+        }
+    }
 }
 
 impl App {
@@ -44,24 +56,26 @@ impl App {
     /// # Errors
     ///
     /// A [`StartError`] that says what to change.
-    pub(crate) fn build(file: Option<&Path>, environment: &Environment) -> Result<App, StartError> {
+    pub(crate) fn build(
+        file: Option<&Path>,
+        environment: &Environment,
+        purpose: Purpose,
+    ) -> Result<App, StartError> {
         let config = Config::load(file, environment)?;
-        let runtime = Runtime::new()?;
-        let plugins = Arc::new(Plugins::load(&runtime, &config.plugins_dir));
-        let routes = Routes::assemble(&config, &plugins, &runtime)?;
-        let gateway = Arc::new(Gateway::new(routes, Client::new()?));
-        Ok(App { config, gateway, plugins })
+        let Booted { supervisor, handle, current } = Supervisor::boot(config, file, purpose)?;
+        let gateway = Arc::new(Gateway::new(Arc::clone(&current), Client::new()?));
+        Ok(App { current, gateway, supervisor, handle })
     }
 
     /// What was built, in lines for the operator.
     pub(crate) fn summary(&self) -> Vec<String> {
-        let routes = self.gateway.routes();
-        let source = match &self.config.file {
+        let snapshot = self.current.load();
+        let source = match &snapshot.config.file {
             Some(file) => format!("configuration: {}", file.display()),
             None => "configuration: none found, the built-in one serves (any client key is accepted)".into(),
         };
-        let plugins: Vec<&str> = self.plugins.all().map(|plugin| plugin.manifest().id.as_str()).collect();
-        let models: Vec<&str> = routes.models().iter().map(|model| model.name.as_str()).collect();
+        let plugins: Vec<&str> = snapshot.plugins.keys().map(String::as_str).collect();
+        let models: Vec<&str> = snapshot.routes.models().iter().map(|model| model.name.as_str()).collect();
         vec![source, format!("plugins: {}", listed(&plugins)), format!("models: {}", listed(&models))]
     }
 
@@ -72,7 +86,7 @@ impl App {
     /// A [`StartError`] where the address is taken or threads are not to be had.
     pub(crate) fn serve(self) -> Result<(), StartError> {
         let mut workers = tokio::runtime::Builder::new_multi_thread();
-        if let Some(count) = self.config.server.workers {
+        if let Some(count) = self.current.load().config.server.workers {
             workers.worker_threads(count);
         }
         let workers = workers.enable_all().build().map_err(StartError::Workers)?;
@@ -80,7 +94,7 @@ impl App {
     }
 
     async fn run(self) -> Result<(), StartError> {
-        let address = self.config.server.listen;
+        let address = self.current.load().config.server.listen;
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let bound = listener.local_addr().map_err(listen)?;
@@ -91,7 +105,9 @@ impl App {
         let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // Enough to tell two processes' request ids apart; nothing depends on it.
         let process = (started_s as u32) ^ std::process::id().rotate_left(16);
-        let server = Server::new(self.gateway, Admin::new(self.plugins, started_s), process);
+        self.supervisor.start(&self.handle).map_err(StartError::Supervisor)?;
+        let admin = Admin::new(self.current, self.handle, started_s);
+        let server = Server::new(self.gateway, admin, process);
         tokio::select! {
             error = server.serve(listener) => Err(listen(error)),
             () = stopped() => {

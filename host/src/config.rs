@@ -31,17 +31,29 @@ pub(crate) struct Config {
     /// None: nothing was said, the built-in configuration serves.
     pub(crate) file: Option<PathBuf>,
     pub(crate) server: Server,
-    pub(crate) plugins_dir: PathBuf,
+    pub(crate) plugins: PluginFolder,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) models: Vec<Model>,
+    /// Files that secrets were read from.
+    pub(crate) secret_files: Vec<PathBuf>,
 }
 
-/// The listener and its workers.
-#[derive(Debug)]
+/// Where plugins are dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PluginFolder {
+    pub(crate) dir: PathBuf,
+    /// Whether events of the file system shorten the wait for the next look.
+    pub(crate) file_events: bool,
+}
+
+/// The listener, its workers, and what is kept on disk.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Server {
     pub(crate) listen: SocketAddr,
     /// Threads that serve; none: one per processor.
     pub(crate) workers: Option<usize>,
+    /// Compiled plugins, and which of them served last.
+    pub(crate) data_dir: PathBuf,
 }
 
 /// A value that can only be judged with the plugins at hand.
@@ -109,10 +121,36 @@ impl Config {
             None => catalogue::without_file(environment),
         }
     }
+
+    /// The files whose change is a change of the configuration. `asked` is what the command line
+    /// names; a file that is not there yet may come.
+    pub(crate) fn files(&self, asked: Option<&Path>) -> Vec<PathBuf> {
+        let named = [asked.unwrap_or(Path::new(DEFAULT_FILE)), Path::new(environment::FILE)];
+        named.into_iter().map(Path::to_owned).chain(self.secret_files.iter().cloned()).collect()
+    }
+
+    /// Settings that differ from these and need a restart.
+    pub(crate) fn needs_restart(&self, running: &Config) -> Vec<&'static str> {
+        let differ = [
+            ("server.listen", self.server.listen != running.server.listen),
+            ("server.workers", self.server.workers != running.server.workers),
+            ("server.data_dir", self.server.data_dir != running.server.data_dir),
+            ("plugins.dir", self.plugins.dir != running.plugins.dir),
+            ("plugins.file_events", self.plugins.file_events != running.plugins.file_events),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
 }
 
 impl Default for Server {
     fn default() -> Server {
-        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), workers: None }
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+        Server { listen, workers: None, data_dir: "data".into() }
+    }
+}
+
+impl Default for PluginFolder {
+    fn default() -> PluginFolder {
+        PluginFolder { dir: "plugins.d".into(), file_events: true }
     }
 }

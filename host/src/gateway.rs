@@ -6,7 +6,6 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
@@ -16,14 +15,15 @@ use hyper::body::Incoming;
 use sluice_core::plan::BodyPlan;
 use sluice_core::ranking::{self, Candidate, NO_CAP, NO_PRICE, View};
 use sluice_core::stats::InFlight;
-use sluice_runtime::{CallError, Decision, Fault};
+use sluice_runtime::{Adapter, CallError, Decided, Decision, Fault, Plugin, Versioned};
 
 use crate::call::{Call, SharedCall};
 use crate::config::Secret;
 use crate::prepared::Prepared;
 use crate::refusal::{Refusal, UpstreamFault};
-use crate::routes::{Model, Routes, Target};
+use crate::routes::{Model, Target, Upstream};
 use crate::signer;
+use crate::snapshot::Current;
 use crate::stream::{Body, Report};
 use crate::upstream::{self, Client, TOTAL_MAX};
 
@@ -37,27 +37,33 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 const OUTPUT_TOKENS_EXPECTED: u64 = 512;
 const OUTPUT_TOKENS_WORST: u64 = 4096;
 
-/// Serves completions by the routes of the moment.
+/// Serves completions by the snapshot of the moment.
 pub(crate) struct Gateway {
-    routes: ArcSwap<Routes>,
+    current: Current,
     client: Client,
     /// Chance, for policies; not for secrets.
     chance: RandomState,
 }
 
-/// Who serves, and what to send: a request's way out.
+/// Who serves a request: all from one snapshot, kept to the end.
+struct Service {
+    generation: u64,
+    model: Arc<Model>,
+    target: Arc<Target>,
+    /// Who ranked; none where there was nothing to rank, or where the host's own order served.
+    ranked_by: Option<Arc<Plugin>>,
+}
+
+/// A request's way out.
 enum Way {
-    Send(Arc<Prepared>),
+    /// Ready but for the secret, with the bytes that will really be sent.
+    Send(Arc<Prepared>, Bytes),
     Answer(Vec<Vec<u8>>),
 }
 
 impl Gateway {
-    pub(crate) fn new(routes: Routes, client: Client) -> Gateway {
-        Gateway { routes: ArcSwap::from_pointee(routes), client, chance: RandomState::new() }
-    }
-
-    pub(crate) fn routes(&self) -> Arc<Routes> {
-        self.routes.load_full()
+    pub(crate) fn new(current: Current, client: Client) -> Gateway {
+        Gateway { current, client, chance: RandomState::new() }
     }
 
     /// One chat completion. The order of these lines is the design.
@@ -70,46 +76,62 @@ impl Gateway {
     ) -> Result<Response<Body>, Refusal> {
         let text = read_body(&head.headers, body).await?; // bounded, before anything is made of it
         let call = Arc::new(Call::chat(request_id, received, head.headers, text)?); // one scan
-        let model = self.model(&call)?; // from one snapshot, kept to the end
+        let (generation, model) = self.model(&call)?; // from one snapshot, kept to the end
         let candidates = candidates(&model, &call); // all that the host allows
-        let target = self.choose(&model, &call, &candidates); // a policy orders, and cannot widen
+        let (target, ranked_by) = self.choose(&model, &call, &candidates); // a policy orders, and cannot widen
+        let service = Service { generation, model, target, ranked_by };
+        let target = &service.target;
         let inflight = InFlight::begin(Arc::clone(&target.stats)); // until the answer has ended
-        let answer = match plan(&model, &target, &call)? {
+        let Decided { decision, by } = plan(&service, &call)?; // an adapter says what to send
+        let answer = match decision {
             Way::Answer(pieces) => {
+                target.upstream.adapter.turned_out(&by, true);
                 let report = Report::new(call.request_id.clone(), received, inflight);
                 answered_by_adapter(&call, pieces, report)
             }
-            Way::Send(prepared) => {
-                let outbound = splice(&prepared, &target, &call)?; // the bytes that will really be sent
-                let request = outbound_request(&prepared, &target, outbound)?; // secrets last
+            Way::Send(prepared, outbound) => {
+                let request = outbound_request(&prepared, target, outbound)?; // secrets last
                 let response = self.client.send(request).await; // one attempt
-                relay(response, &target, &call, inflight).await?
+                target.upstream.adapter.turned_out(&by, was_understood(&response));
+                relay(response, target, &call, inflight).await?
             }
         };
-        log_answer(&call, &model, &target, answer.status());
+        log_answer(&call, &service, &by, answer.status());
         Ok(answer)
     }
 
-    fn model(&self, call: &Call) -> Result<Arc<Model>, Refusal> {
-        let routes = self.routes.load();
-        let found = routes.model(&call.shape.model).map(Arc::clone);
+    fn model(&self, call: &Call) -> Result<(u64, Arc<Model>), Refusal> {
+        let snapshot = self.current.load();
+        let found = snapshot.routes.model(&call.shape.model).map(Arc::clone);
+        let found = found.map(|model| (snapshot.generation, model));
         found.ok_or_else(|| Refusal::NoSuchModel { model: call.shape.model.chars().take(128).collect() })
     }
 
     /// The policy's first choice; the native order's where it has none. One candidate needs no policy.
-    fn choose(&self, model: &Model, call: &Call, candidates: &[Candidate]) -> Arc<Target> {
+    fn choose(
+        &self,
+        model: &Model,
+        call: &Call,
+        candidates: &[Candidate],
+    ) -> (Arc<Target>, Option<Arc<Plugin>>) {
         let seq = model.next_seq();
-        let first = match candidates {
-            [_only] => 0,
-            candidates => match model.policy.rank(&self.view(model, call, seq), candidates) {
-                Ok(ranking) => ranking.order[0],
-                Err(error) => {
-                    tracing::debug!(request = call.request_id, %error, "the policy did not rank; native order");
-                    ranking::native_order(candidates)[0]
+        let (first, by) = match candidates {
+            [_only] => (0, None),
+            candidates => {
+                let view = self.view(model, call, seq);
+                match model.policy.decide(|policy| policy.rank(&view, candidates)) {
+                    Ok(Decided { decision, by }) => {
+                        model.policy.turned_out(&by, true);
+                        (decision.order[0], Some(by))
+                    }
+                    Err(error) => {
+                        tracing::debug!(request = call.request_id, %error, "the policy did not rank; native order");
+                        (ranking::native_order(candidates)[0], None)
+                    }
                 }
-            },
+            }
         };
-        Arc::clone(&model.targets[first])
+        (Arc::clone(&model.targets[first]), by)
     }
 
     fn view(&self, model: &Model, call: &Call, seq: u64) -> View {
@@ -175,48 +197,82 @@ fn candidates(model: &Model, call: &Call) -> Vec<Candidate> {
     (0..).zip(&model.targets).map(candidate).collect()
 }
 
-/// The adapter's plan: a kept one where it depends on the shape alone, else from a fresh instance.
-fn plan(model: &Model, target: &Target, call: &SharedCall) -> Result<Way, Refusal> {
-    let upstream = &target.upstream;
-    let target_model = target.model_for(&model.name, &call.shape.model);
-    if let Some(prepared) = upstream.plans.get(&call.shape, target_model) {
-        return Ok(Way::Send(prepared));
-    }
-    let inbound: SharedCall = Arc::clone(call);
-    let planned = upstream.adapter.plan(inbound, target_model);
+/// The adapter's plan, ready to be sent.
+fn plan(service: &Service, call: &SharedCall) -> Result<Decided<Way>, Refusal> {
+    let (target, upstream) = (&service.target, &service.target.upstream);
+    let target_model = target.model_for(&service.model.name, &call.shape.model);
+    let decided = upstream.adapter.decide(|adapter| plan_by(adapter, upstream, call, target_model));
     call.check_duplicate()?;
-    let planned = planned.map_err(|error| adapter_failed(target, call, error))?;
-    let plan = match planned.decision {
-        Decision::Answer(pieces) => return Ok(Way::Answer(pieces)),
-        Decision::Send(plan) => plan,
-    };
-    let prepared = Prepared::new(plan, upstream.base_url.as_ref()).map_err(|error| {
-        let error = upstream.adapter.breach(Fault::Route, error.to_string());
-        adapter_failed(target, call, error)
+    let Decided { decision, by } = decided.map_err(|error| {
+        let plugin = &upstream.adapter.current().plugin().manifest().id;
+        tracing::debug!(request = call.request_id, plugin, %error, "the adapter did not plan");
+        target.stats.failed();
+        Refusal::from_adapter(plugin, error)
     })?;
-    let prepared = Arc::new(prepared);
-    if planned.reusable {
-        upstream.plans.insert(&call.shape, target_model, Arc::clone(&prepared));
-    }
-    Ok(Way::Send(prepared))
+    Ok(Decided { decision: decision?, by })
 }
 
-fn splice(prepared: &Prepared, target: &Target, call: &Call) -> Result<Bytes, Refusal> {
-    use sluice_core::json::SpliceError;
-    let edits = match &prepared.plan.body {
-        BodyPlan::None => return Ok(Bytes::new()),
-        BodyPlan::Passthrough => return Ok(call.text().clone()),
-        BodyPlan::Replace(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
-        BodyPlan::Edits(edits) => edits,
+/// One version's plan: a kept one where it depends on the shape alone, else from a fresh instance.
+/// Its faults are errors; what is wrong with the client's request is a refusal.
+fn plan_by(
+    adapter: &Adapter,
+    upstream: &Upstream,
+    call: &SharedCall,
+    target_model: &str,
+) -> Result<Result<Way, Refusal>, CallError> {
+    let current = Arc::ptr_eq(adapter.plugin(), upstream.adapter.current().plugin());
+    if current && let Some(prepared) = upstream.plans.get(&call.shape, target_model) {
+        return splice(adapter, prepared, call);
+    }
+    let inbound: SharedCall = Arc::clone(call);
+    let planned = adapter.plan(inbound, target_model)?;
+    let plan = match planned.decision {
+        Decision::Answer(pieces) => return Ok(Ok(Way::Answer(pieces))),
+        Decision::Send(plan) => plan,
     };
-    call.splice(edits).map(Bytes::from).map_err(|error| match error {
-        SpliceError::Duplicate(duplicate) => Refusal::Duplicate(duplicate),
-        error @ (SpliceError::NotAnObject { .. } | SpliceError::TooManyMembers { .. }) => {
-            Refusal::Unfit(error)
+    let prepared = Prepared::new(plan, upstream.base_url.as_ref());
+    let prepared = Arc::new(prepared.map_err(|error| adapter.breach(Fault::Route, error.to_string()))?);
+    if current && planned.reusable {
+        upstream.plans.insert(&call.shape, target_model, Arc::clone(&prepared));
+    }
+    splice(adapter, prepared, call)
+}
+
+fn splice(
+    adapter: &Adapter,
+    prepared: Arc<Prepared>,
+    call: &Call,
+) -> Result<Result<Way, Refusal>, CallError> {
+    use sluice_core::json::SpliceError;
+    let spliced = match &prepared.plan.body {
+        BodyPlan::None => Ok(Bytes::new()),
+        BodyPlan::Passthrough => Ok(call.text().clone()),
+        BodyPlan::Replace(bytes) => Ok(Bytes::copy_from_slice(bytes)),
+        BodyPlan::Edits(edits) => call.splice(edits).map(Bytes::from),
+    };
+    match spliced {
+        Ok(body) => Ok(Ok(Way::Send(prepared, body))),
+        Err(SpliceError::Duplicate(duplicate)) => Ok(Err(Refusal::Duplicate(duplicate))),
+        Err(error @ (SpliceError::NotAnObject { .. } | SpliceError::TooManyMembers { .. })) => {
+            Ok(Err(Refusal::Unfit(error)))
         }
-        error @ (SpliceError::MissingParent { .. } | SpliceError::WholeText | SpliceError::TooManyEdits) => {
-            adapter_failed(target, call, target.upstream.adapter.breach(Fault::Edit, error.to_string()))
-        }
+        Err(
+            error @ (SpliceError::MissingParent { .. } | SpliceError::WholeText | SpliceError::TooManyEdits),
+        ) => Err(adapter.breach(Fault::Edit, error.to_string())),
+    }
+}
+
+/// Whether the vendor took the request for one: if not, the adapter may have made it wrong.
+fn was_understood(answer: &Result<upstream::Answer, UpstreamFault>) -> bool {
+    !answer.as_ref().is_ok_and(|answer| {
+        matches!(
+            answer.response.status(),
+            StatusCode::BAD_REQUEST
+                | StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::UNSUPPORTED_MEDIA_TYPE
+                | StatusCode::UNPROCESSABLE_ENTITY
+        )
     })
 }
 
@@ -291,20 +347,19 @@ fn answered_by_adapter(call: &Call, pieces: Vec<Vec<u8>>, report: Report) -> Res
     answer
 }
 
-fn adapter_failed(target: &Target, call: &Call, error: CallError) -> Refusal {
-    let plugin = &target.upstream.adapter.plugin().manifest().id;
-    tracing::debug!(request = call.request_id, plugin, %error, "the adapter did not plan");
-    target.stats.failed();
-    Refusal::from_adapter(plugin, error)
-}
-
-fn log_answer(call: &Call, model: &Model, target: &Target, status: StatusCode) {
+fn log_answer(call: &Call, service: &Service, adapter: &Plugin, status: StatusCode) {
+    let policy = service.ranked_by.as_deref();
     tracing::debug!(
         request = call.request_id,
+        generation = service.generation,
         model = call.shape.model,
-        policy = model.policy.plugin().manifest().id,
-        adapter = target.upstream.adapter.plugin().manifest().id,
-        upstream = target.upstream.name,
+        upstream = service.target.upstream.name,
+        policy = policy.map(|policy| policy.manifest().id.as_str()),
+        policy_version = policy.map(|policy| policy.manifest().version.as_str()),
+        policy_digest = policy.map(Plugin::digest),
+        adapter = adapter.manifest().id,
+        adapter_version = adapter.manifest().version,
+        adapter_digest = adapter.digest(),
         status = status.as_u16(),
         "answering"
     );

@@ -6,6 +6,7 @@ mod call;
 mod cli;
 mod config;
 mod gateway;
+mod metrics;
 mod plugin_build;
 mod plugins;
 mod prepared;
@@ -13,7 +14,9 @@ mod refusal;
 mod routes;
 mod server;
 mod signer;
+mod snapshot;
 mod stream;
+mod supervisor;
 mod telemetry;
 mod upstream;
 
@@ -24,6 +27,7 @@ use app::{App, StartError};
 use clap::Parser;
 use cli::{BuildArgs, Cli, Command, PluginCommand};
 use config::{ConfigError, Environment};
+use supervisor::Purpose;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,8 +40,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Some(Command::Plugin(PluginCommand::Build(args))) => build_plugins(args),
-        None | Some(Command::Serve) => start(&cli).and_then(|app| Ok(app.serve()?)),
-        Some(Command::Check) => start(&cli).map(|app| {
+        None | Some(Command::Serve) => start(&cli, Purpose::Serve).and_then(|app| Ok(app.serve()?)),
+        Some(Command::Check) => start(&cli, Purpose::Check).map(|app| {
             for line in app.summary() {
                 eprintln!("{line}");
             }
@@ -55,10 +59,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(cli: &Cli) -> Result<App, Box<dyn Error>> {
+fn start(cli: &Cli, purpose: Purpose) -> Result<App, Box<dyn Error>> {
     let environment = Environment::load()?;
     telemetry::start(environment.get("SLUICE_LOG"))?;
-    Ok(App::build(cli.config.as_deref(), &environment)?)
+    Ok(App::build(cli.config.as_deref(), &environment, purpose)?)
 }
 
 fn build_plugins(args: &BuildArgs) -> Result<(), Box<dyn Error>> {

@@ -35,6 +35,12 @@ pub(crate) enum Refusal {
     NoSuchModel {
         model: String,
     },
+    /// No version of this plugin is shut out.
+    NothingToRelease {
+        id: String,
+    },
+    /// The supervisor has more to do than it can take.
+    Busy,
     /// An edit that the vendor needs does not fit this body.
     Unfit(SpliceError),
     /// The adapter says that this request cannot be served.
@@ -127,6 +133,8 @@ impl Refusal {
             Refusal::NoSuchModel { .. } => {
                 Face { param: Some("model".into()), ..client(StatusCode::NOT_FOUND, "model_not_found") }
             }
+            Refusal::NothingToRelease { .. } => client(StatusCode::NOT_FOUND, "nothing_to_release"),
+            Refusal::Busy => server(StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Refusal::Unfit(_) => client(StatusCode::BAD_REQUEST, "unfit_body"),
             Refusal::Unserved { .. } => client(StatusCode::BAD_REQUEST, "unsupported_request"),
             Refusal::Plugin { .. } => server(StatusCode::BAD_GATEWAY, "plugin_fault"),
@@ -154,6 +162,10 @@ impl Refusal {
             Refusal::NoSuchModel { model } => {
                 format!("The model {model:?} does not exist here; GET /v1/models lists those that do.")
             }
+            Refusal::NothingToRelease { id } => {
+                format!("No version of a plugin {id:?} is in quarantine; GET /admin/v1/plugins lists what is.")
+            }
+            Refusal::Busy => "The gateway is busy with plugins; ask again in a moment.".into(),
             Refusal::Unfit(error) => format!("The body cannot be made fit for this vendor: {error}."),
             Refusal::Unserved { text } => text.clone(),
             Refusal::Plugin { plugin } => {

@@ -2,6 +2,8 @@
 
 mod assemble;
 
+pub(crate) use assemble::{Assembled, Flaw};
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sluice_core::money::Price;
 use sluice_core::pattern::Pattern;
 use sluice_core::stats::TargetStats;
-use sluice_runtime::{Adapter, Policy};
+use sluice_runtime::{Adapter, Policy, Watched};
 
 use crate::config::{Secret, TargetModel};
 use crate::prepared::PlanCache;
 
-/// Never changed, only replaced, whole.
+/// Part of a snapshot.
+#[derive(Default)]
 pub(crate) struct Routes {
     /// In the order of the configuration.
     models: Vec<Arc<Model>>,
@@ -25,9 +28,9 @@ pub(crate) struct Routes {
 pub(crate) struct Model {
     pub(crate) id: u32,
     pub(crate) name: Pattern,
-    pub(crate) policy: Policy,
+    pub(crate) policy: Watched<Policy>,
     pub(crate) targets: Vec<Arc<Target>>,
-    served: AtomicU64,
+    served: Arc<AtomicU64>,
 }
 
 /// One upstream's model.
@@ -44,16 +47,25 @@ pub(crate) struct Target {
 pub(crate) struct Upstream {
     pub(crate) id: u32,
     pub(crate) name: String,
-    pub(crate) adapter: Adapter,
+    pub(crate) adapter: Watched<Adapter>,
     pub(crate) base_url: Option<url::Url>,
     pub(crate) secrets: BTreeMap<String, Secret>,
-    pub(crate) plans: PlanCache,
+    pub(crate) plans: Arc<PlanCache>,
 }
 
 impl Routes {
     /// The entry that serves a name: the longest match.
     pub(crate) fn model(&self, name: &str) -> Option<&Arc<Model>> {
         sluice_core::pattern::best(self.models.iter().map(|model| (&model.name, model)), name)
+    }
+
+    /// The one that an entry of this name had before, for what is to outlive it.
+    fn model_named(&self, name: &str) -> Option<&Arc<Model>> {
+        self.models.iter().find(|model| model.name.as_str() == name)
+    }
+
+    fn upstream_named(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.iter().find(|upstream| upstream.name == name)
     }
 
     pub(crate) fn models(&self) -> &[Arc<Model>] {

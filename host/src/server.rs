@@ -142,8 +142,8 @@ impl Server {
             _ => {
                 let page =
                     self.admin.page(path).ok_or_else(|| Refusal::NoSuchPath { path: shortened(path) })?;
-                only(&head.method, Method::GET)?;
-                page.answer(&self.gateway)
+                only(&head.method, page.method())?;
+                page.answer().await
             }
         }
     }

@@ -20,7 +20,7 @@ use sluice_core::codes::Endpoint;
 use sluice_core::json::{Index, splice};
 use sluice_core::plan::{BodyPlan, CallPlan};
 use sluice_core::ranking::{self, NO_CAP, View};
-use sluice_runtime::{Adapter, Decision, Inbound, Mapper, Plugin, Policy, Runtime, Setup, Source};
+use sluice_runtime::{Adapter, Decision, Inbound, Mapper, Pace, Plugin, Policy, Runtime, Setup, Versioned};
 
 /// The gateway's allocator.
 #[global_allocator]
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         [file, rounds, name] => (file, rounds.parse()?, name.as_str()),
         _ => return Err("usage: sluice-bench ROWS [ROUNDS [NAME]]".into()),
     };
-    let runtime = Runtime::new()?;
+    let runtime = Runtime::new(None)?;
     let mut candidates = fresh_adapters(&runtime)?;
     candidates.extend(reused_plans(&runtime)?);
     candidates.extend(pushes(&runtime)?);
@@ -65,7 +65,7 @@ fn fresh_adapters(runtime: &Runtime) -> Candidates {
     for (name, id) in [("fresh adapter: openai", "openai"), ("fresh adapter: echo", "echo")] {
         let (runtime, plugin) = (runtime.clone(), plugin(runtime, &format!("plugins/dist/{id}.wasm"))?);
         let fresh = move || -> Result<Adapter, Box<dyn Error>> {
-            Ok(Adapter::new(&runtime, &plugin, setup()).ok_or("not an adapter")??)
+            Ok(Adapter::set_up(&runtime, &plugin, setup()).ok_or("not an adapter")??)
         };
         candidates.push(Candidate::new(name, fresh).at_most(FRESH_ADAPTER_MAX));
     }
@@ -125,7 +125,7 @@ fn rankings(runtime: &Runtime) -> Candidates {
         ("warm rank: cheapest, 64", "cheapest", 64),
     ] {
         let plugin = plugin(runtime, &format!("plugins/dist/{id}.wasm"))?;
-        let policy = Policy::new(runtime, &plugin, setup()).ok_or("not a policy")??;
+        let policy = Policy::set_up(runtime, &plugin, setup()).ok_or("not a policy")??;
         let (view, targets) = (view(), targets(count));
         policy.rank(&view, &targets)?;
         let candidate = Candidate::new(name, move || policy.rank(&view, &targets));
@@ -153,13 +153,13 @@ fn targets(count: u32) -> Vec<ranking::Candidate> {
 }
 
 fn adapter(runtime: &Runtime, file: &str) -> Result<Adapter, Box<dyn Error>> {
-    Ok(Adapter::new(runtime, &plugin(runtime, file)?, setup()).ok_or("not an adapter")??)
+    Ok(Adapter::set_up(runtime, &plugin(runtime, file)?, setup()).ok_or("not an adapter")??)
 }
 
 fn plugin(runtime: &Runtime, file: &str) -> Result<Arc<Plugin>, Box<dyn Error>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
     let bytes = std::fs::read(&path).map_err(|error| format!("{file}: {error}"))?;
-    Ok(Arc::new(runtime.admit(&bytes, Source::File(path))?))
+    Ok(Arc::new(runtime.admit(&bytes, Pace::Start)?))
 }
 
 fn setup() -> Setup {

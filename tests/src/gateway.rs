@@ -1,11 +1,12 @@
 //! A gateway process that listens, and what is asked of it.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::Child;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,6 +28,8 @@ const LISTENING: &str = "listening on http://";
 pub struct Options<'a> {
     /// All that is in its environment.
     pub variables: Vec<(&'a str, &'a str)>,
+    /// Who it runs as, where that is somebody else; its folder is theirs then.
+    pub user: Option<u32>,
 }
 
 /// A running gateway; killed when dropped.
@@ -34,9 +37,16 @@ pub struct Gateway {
     child: Child,
     address: String,
     client: reqwest::Client,
-    log: Arc<Mutex<Vec<u8>>>,
+    log: Arc<Log>,
     readers: Vec<JoinHandle<()>>,
     folder: TempDir,
+}
+
+/// All that a gateway has printed.
+#[derive(Default)]
+struct Log {
+    text: Mutex<Vec<u8>>,
+    more: Condvar,
 }
 
 /// The counters of one plugin.
@@ -45,7 +55,7 @@ pub struct Counters(Value);
 
 impl<'a> Options<'a> {
     pub fn with(variables: &[(&'a str, &'a str)]) -> Options<'a> {
-        Options { variables: variables.to_vec() }
+        Options { variables: variables.to_vec(), user: None }
     }
 }
 
@@ -65,9 +75,13 @@ impl Gateway {
             std::os::unix::fs::symlink(plugins, folder.path().join("plugins.d"))
                 .expect("no plugins.d is there");
         }
-        let mut child =
-            command::command(folder.path(), &[], &options.variables).spawn().expect("the gateway starts");
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut command = command::command(folder.path(), &[], &options.variables);
+        if let Some(user) = options.user {
+            std::os::unix::fs::chown(folder.path(), Some(user), None).expect("only root runs this test");
+            command.uid(user);
+        }
+        let mut child = command.spawn().expect("the gateway starts");
+        let log = Arc::new(Log::default());
         let (found, address) = mpsc::channel();
         let readers = vec![
             read(child.stdout.take().expect("a pipe"), &log, found.clone()),
@@ -134,7 +148,31 @@ impl Gateway {
 
     /// All that it has printed so far.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&self.log.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+        String::from_utf8_lossy(&self.log.text()).into_owned()
+    }
+
+    /// Waits until it has printed this text so many times.
+    pub fn wait_for(&self, text: &str, times: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut log = self.log.text();
+        while String::from_utf8_lossy(&log).matches(text).count() < times {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let all = String::from_utf8_lossy(&log).into_owned();
+            assert!(!left.is_zero(), "{text:?} was not printed {times} times in {PATIENCE:?}:\n{all}");
+            let waited = self.log.more.wait_timeout(log, left);
+            log = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Its process, for what the system knows of it.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it as a power cut would, and gives its folder for another one.
+    pub fn crash(mut self) -> TempDir {
+        self.kill();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a temporary folder"))
     }
 
     /// Kills it; gives all that it has printed.
@@ -165,11 +203,7 @@ impl Drop for Gateway {
 }
 
 /// Copies lines to the log, and tells the address once it stands in one.
-fn read(
-    from: impl Read + Send + 'static,
-    log: &Arc<Mutex<Vec<u8>>>,
-    found: Sender<String>,
-) -> JoinHandle<()> {
+fn read(from: impl Read + Send + 'static, log: &Arc<Log>, found: Sender<String>) -> JoinHandle<()> {
     let log = Arc::clone(log);
     thread::spawn(move || {
         let mut lines = BufReader::new(from);
@@ -179,9 +213,16 @@ fn read(
                 // Nobody waits for a second one.
                 let _ = found.send(address.trim().to_owned());
             }
-            log.lock().unwrap_or_else(PoisonError::into_inner).append(&mut line);
+            log.text().append(&mut line);
+            log.more.notify_all();
         }
     })
+}
+
+impl Log {
+    fn text(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 // === impl Counters ===

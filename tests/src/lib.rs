@@ -4,12 +4,14 @@
 //! - [`command`]: the program run to its end, as `sluice check` is
 //! - [`answer`]: what came back, and the laws that every refusal keeps
 //! - [`secrets`]: whether bytes hold a secret, in any of the forms it may take
+//! - [`versions`]: plugins that differ in what was written into them
 //! - [`workspace`]: where things are
 
 pub mod answer;
 pub mod command;
 pub mod gateway;
 pub mod secrets;
+pub mod versions;
 pub mod workspace;
 
 pub use answer::Answer;

@@ -6,6 +6,7 @@
 //! - [`ranking`]: what a policy is shown, the host's own order, and what a ranking must be
 //! - [`plan`]: what an adapter may ask the host to send
 //! - [`pattern`]: which model entry serves a name
+//! - [`probation`]: whether a plugin's new version may stay
 //! - [`stats`]: what is remembered of a target's answers
 #![warn(missing_docs)]
 
@@ -14,5 +15,6 @@ pub mod json;
 pub mod money;
 pub mod pattern;
 pub mod plan;
+pub mod probation;
 pub mod ranking;
 pub mod stats;

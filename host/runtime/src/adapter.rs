@@ -16,7 +16,9 @@ use crate::engine::Runtime;
 use crate::fault::{CallError, Fault};
 use crate::inbound::Inbound;
 use crate::plugin::{AdapterCode, Code, Plugin};
+use crate::rehearsal;
 use crate::state::State;
+use crate::watched::Versioned;
 
 /// A plugin and the configuration of one upstream.
 pub struct Adapter {
@@ -49,20 +51,13 @@ struct Configured {
 }
 
 impl Adapter {
-    /// Sets a plugin up; none if it is no adapter.
-    ///
-    /// # Errors
-    ///
-    /// What `configure` says to the configuration.
-    pub fn new(runtime: &Runtime, plugin: &Arc<Plugin>, setup: Setup) -> Option<Result<Adapter, CallError>> {
-        let Code::Adapter(code) = &plugin.code else { return None };
-        let adapter =
-            Adapter { runtime: runtime.clone(), plugin: Arc::clone(plugin), code: code.clone(), setup };
-        Some(adapter.configured(None, CallClass::Trial).map(|_| adapter))
-    }
-
-    pub fn plugin(&self) -> &Arc<Plugin> {
-        &self.plugin
+    pub(crate) fn understudy(&self) -> Adapter {
+        Adapter {
+            runtime: self.runtime.clone(),
+            plugin: Arc::new(self.plugin.understudy()),
+            code: self.code.clone(),
+            setup: self.setup.clone(),
+        }
     }
 
     /// Asks for a plan, in a fresh instance.
@@ -170,6 +165,27 @@ impl Adapter {
     /// Counts a breach that only the host could see, such as edits that fit no body.
     pub fn breach(&self, fault: Fault, text: String) -> CallError {
         self.plugin.breach(fault, text)
+    }
+}
+
+impl Versioned for Adapter {
+    fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    fn set_up(runtime: &Runtime, plugin: &Arc<Plugin>, setup: Setup) -> Option<Result<Adapter, CallError>> {
+        let Code::Adapter(code) = &plugin.code else { return None };
+        let adapter =
+            Adapter { runtime: runtime.clone(), plugin: Arc::clone(plugin), code: code.clone(), setup };
+        Some(adapter.configured(None, CallClass::Trial).map(|_| adapter))
+    }
+
+    fn rehearse(&self) -> Result<(), CallError> {
+        rehearsal::adapter(self)
     }
 }
 

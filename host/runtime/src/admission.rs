@@ -1,20 +1,25 @@
 //! What a file must be to become a plugin: a component of a known world that imports no
 //! more than is granted, describes itself and passes its own test.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use sha2::{Digest, Sha256};
 use wasmtime::Store;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
+use crate::bindings::Lifecycle;
 use crate::bindings::adapter::ProviderAdapterPre;
 use crate::bindings::policy::RoutingPolicyPre;
 use crate::bounds::CallClass;
+use crate::contract;
 use crate::counters::Counters;
-use crate::engine::Runtime;
-use crate::fault::Fault;
+use crate::engine::{Pace, Runtime};
+use crate::fault::{Fault, shorten};
 use crate::linkers::{ADAPTER_GRANTS, Grant, POLICY_GRANTS};
 use crate::manifest::{Declared, Manifest, ManifestError};
-use crate::plugin::{AdapterCode, Code, Kind, Plugin, Source};
+use crate::plugin::{AdapterCode, Code, Kind, Plugin};
+use crate::seal::{self, Seal};
 use crate::state::{Speaker, State};
 
 /// The contract's package.
@@ -37,6 +42,10 @@ pub enum AdmissionError {
     CoreModule,
     #[error("compiling: {0}")]
     Compile(String),
+    #[error("it is damaged: its bytes are not those that were built (copied in part, or changed since)")]
+    Damaged,
+    #[error("the compiler broke down over it")]
+    Panicked,
     #[error("it exports not exactly one of the worlds that a plugin can have (it exports: {0})")]
     World(String),
     #[error("it exports {0:?}, which this version of Sluice does not call yet")]
@@ -59,15 +68,28 @@ impl Runtime {
     /// # Errors
     ///
     /// An [`AdmissionError`] that says what to change.
-    pub fn admit(&self, bytes: &[u8], source: Source) -> Result<Plugin, AdmissionError> {
+    pub fn admit(&self, bytes: &[u8], pace: Pace) -> Result<Plugin, AdmissionError> {
         check_form(bytes)?;
-        let component =
-            Component::new(self.engine(), bytes).map_err(|e| AdmissionError::Compile(format!("{e:#}")))?;
+        match seal::check(bytes) {
+            Seal::Whole | Seal::Absent => {}
+            Seal::Broken => return Err(AdmissionError::Damaged),
+        }
+        // Compilers have bugs, and this one is handed whatever lies in a folder.
+        let examined = catch_unwind(AssertUnwindSafe(|| self.examine(bytes, pace)));
+        examined.unwrap_or(Err(AdmissionError::Panicked))
+    }
+
+    fn examine(&self, bytes: &[u8], pace: Pace) -> Result<Plugin, AdmissionError> {
+        let compiled = self.compile(bytes, pace);
+        let component = compiled.map_err(|error| AdmissionError::Compile(format!("{error:#}")))?;
         let kind = self.kind(&component)?;
         let grants = self.check_imports(&component, kind)?;
-        let code = self.link(&component, kind, grants)?;
+        let code = self.link(&component, kind, grants).map_err(|error| {
+            let reason = contract::difference(kind, bytes).unwrap_or_else(|| format!("{error:#}"));
+            AdmissionError::Mismatch { kind: kind.name(), reason }
+        })?;
         let manifest = Manifest::check(self.trial(&code)?)?;
-        Ok(Plugin::new(code, manifest, format!("{:x}", Sha256::digest(bytes)), source, grants))
+        Ok(Plugin::new(code, manifest, digest(bytes), grants))
     }
 
     fn kind(&self, component: &Component) -> Result<Kind, AdmissionError> {
@@ -109,30 +131,24 @@ impl Runtime {
         }
     }
 
-    fn link(&self, component: &Component, kind: Kind, grants: &[Grant]) -> Result<Code, AdmissionError> {
-        let mismatch = |error: wasmtime::Error| AdmissionError::Mismatch {
-            kind: kind.name(),
-            reason: format!("{error:#}"),
-        };
-        let linker = self
-            .linkers()
-            .of(grants)
-            .ok_or_else(|| mismatch(wasmtime::Error::msg("no such set of grants")))?;
-        let instance = linker.instantiate_pre(component).map_err(mismatch)?;
+    fn link(&self, component: &Component, kind: Kind, grants: &[Grant]) -> wasmtime::Result<Code> {
+        let missing = || wasmtime::Error::msg("an export is missing");
+        let linker = self.linkers().of(grants).ok_or_else(|| wasmtime::Error::msg("no such grants"))?;
+        let instance = linker.instantiate_pre(component)?;
         match kind {
             Kind::Adapter => {
-                let world = ProviderAdapterPre::new(instance).map_err(mismatch)?;
+                let world = ProviderAdapterPre::new(instance)?;
                 let index = |interface: &str, function: &str| {
                     let interface =
                         component.get_export_index(None, format!("{PACKAGE}{interface}@{VERSION}"));
                     let function = interface
                         .and_then(|interface| component.get_export_index(Some(&interface), function));
-                    function.ok_or_else(|| mismatch(wasmtime::Error::msg("an export is missing")))
+                    function.ok_or_else(missing)
                 };
                 let (configure, plan) = (index("lifecycle", "configure")?, index("adapter", "plan")?);
                 Ok(Code::Adapter(AdapterCode { world, configure, plan }))
             }
-            Kind::Policy => RoutingPolicyPre::new(instance).map(Code::Policy).map_err(mismatch),
+            Kind::Policy => RoutingPolicyPre::new(instance).map(Code::Policy),
         }
     }
 
@@ -140,36 +156,29 @@ impl Runtime {
         let speaker = Speaker { id: "(on trial)".into(), counters: Counters::default() };
         let mut store = State::store(self, speaker.into());
         State::begin(&mut store, CallClass::Trial);
-        let (declared, tested) = match code {
-            Code::Adapter(code) => {
-                let instance = code.world.instantiate(&mut store);
-                let instance = instance.map_err(|error| failed("instantiating", &error, &store))?;
-                let lifecycle = instance.sluice_plugin_lifecycle();
-                let declared = lifecycle
-                    .call_describe(&mut store)
-                    .map_err(|error| failed("describe", &error, &store))?;
-                State::begin(&mut store, CallClass::Trial);
-                (Declared::from(declared), lifecycle.call_self_test(&mut store))
-            }
-            Code::Policy(code) => {
-                let instance = code.instantiate(&mut store);
-                let instance = instance.map_err(|error| failed("instantiating", &error, &store))?;
-                let lifecycle = instance.sluice_plugin_lifecycle();
-                let declared = lifecycle
-                    .call_describe(&mut store)
-                    .map_err(|error| failed("describe", &error, &store))?;
-                State::begin(&mut store, CallClass::Trial);
-                (Declared::from(declared), lifecycle.call_self_test(&mut store))
-            }
+        let world: wasmtime::Result<Box<dyn Lifecycle>> = match code {
+            Code::Adapter(code) => code.world.instantiate(&mut store).map(|world| Box::new(world) as _),
+            Code::Policy(code) => code.instantiate(&mut store).map(|world| Box::new(world) as _),
         };
-        let tested = tested.map_err(|error| failed("self-test", &error, &store))?;
-        tested.map_err(AdmissionError::SelfTest)?;
+        let world = world.map_err(|error| failed("instantiating", &error, &store))?;
+        let declared = world.describe(&mut store).map_err(|error| failed("describe", &error, &store))?;
+        State::begin(&mut store, CallClass::Trial);
+        let tested = world.self_test(&mut store).map_err(|error| failed("self-test", &error, &store))?;
+        tested.map_err(|mut text| {
+            shorten(&mut text);
+            AdmissionError::SelfTest(text)
+        })?;
         Ok(declared)
     }
 }
 
 fn failed(function: &'static str, error: &wasmtime::Error, store: &Store<State>) -> AdmissionError {
     AdmissionError::Trial { function, fault: Fault::of(error, store.data()), reason: format!("{error:#}") }
+}
+
+/// SHA-256 in hexadecimal: what a plugin's bytes are known by.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 /// Tells apart what is not a component before the compiler speaks of offsets.

@@ -4,7 +4,10 @@
 use sluice_core::json::{Edit, Pointer, Raw};
 use sluice_core::plan;
 use sluice_core::ranking;
+use wasmtime::Store;
 
+use crate::manifest::Declared;
+use crate::state::State;
 use crate::{Interned, NameKind, Setup, Target};
 
 /// The guest's handle of the request it serves; the request itself is in the store's state,
@@ -36,9 +39,25 @@ pub use policy::exports::sluice::plugin::lifecycle as policy_lifecycle;
 pub use policy::exports::sluice::plugin::policy as routing;
 pub use policy::sluice::plugin::types::PluginError as PolicyError;
 
+/// What an instance of any world is asked before it serves.
+pub(crate) trait Lifecycle {
+    fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Declared>;
+    fn self_test(&self, store: &mut Store<State>) -> wasmtime::Result<Result<(), String>>;
+}
+
 /// The two worlds have a lifecycle each, with the same types under two names.
 macro_rules! lifecycle_conversions {
-    ($lifecycle:ident, $error:ident) => {
+    ($lifecycle:ident, $error:ident, $world:ty) => {
+        impl Lifecycle for $world {
+            fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Declared> {
+                self.sluice_plugin_lifecycle().call_describe(store).map(Declared::from)
+            }
+
+            fn self_test(&self, store: &mut Store<State>) -> wasmtime::Result<Result<(), String>> {
+                self.sluice_plugin_lifecycle().call_self_test(store)
+            }
+        }
+
         impl From<&Setup> for $lifecycle::Setup {
             fn from(setup: &Setup) -> Self {
                 let interned = |name: &Interned| $lifecycle::Interned {
@@ -65,7 +84,7 @@ macro_rules! lifecycle_conversions {
             }
         }
 
-        impl From<$lifecycle::Manifest> for crate::manifest::Declared {
+        impl From<$lifecycle::Manifest> for Declared {
             fn from(manifest: $lifecycle::Manifest) -> Self {
                 Self {
                     id: manifest.id,
@@ -102,8 +121,8 @@ macro_rules! lifecycle_conversions {
     };
 }
 
-lifecycle_conversions!(adapter_lifecycle, AdapterError);
-lifecycle_conversions!(policy_lifecycle, PolicyError);
+lifecycle_conversions!(adapter_lifecycle, AdapterError, adapter::ProviderAdapter);
+lifecycle_conversions!(policy_lifecycle, PolicyError, policy::RoutingPolicy);
 
 impl From<&ranking::View> for routing::View {
     fn from(view: &ranking::View) -> Self {

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sluice_core::probation::Tally;
+
 use crate::fault::Fault;
 
 /// The functions that are counted.
@@ -19,6 +21,8 @@ pub struct Counters {
     calls: [Timed; Function::ALL.len()],
     faults: [AtomicU64; Fault::ALL.len()],
     log_dropped: AtomicU64,
+    decisions: AtomicU64,
+    decisions_bad: AtomicU64,
 }
 
 /// Calls of one function.
@@ -54,6 +58,8 @@ impl Default for Counters {
             calls: Default::default(),
             faults: [const { AtomicU64::new(0) }; Fault::ALL.len()],
             log_dropped: AtomicU64::new(0),
+            decisions: AtomicU64::new(0),
+            decisions_bad: AtomicU64::new(0),
         }
     }
 }
@@ -71,6 +77,22 @@ impl Counters {
 
     pub(crate) fn log_dropped(&self) {
         self.log_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A decision turned out well, or not: the plugin refused, broke the contract, or made a
+    /// request that the vendor did not take. A plan that is used again counts again.
+    pub(crate) fn turned_out(&self, good: bool) {
+        self.decisions.fetch_add(1, Ordering::Relaxed);
+        if !good {
+            self.decisions_bad.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        Tally {
+            calls: self.decisions.load(Ordering::Relaxed),
+            errors: self.decisions_bad.load(Ordering::Relaxed),
+        }
     }
 
     /// Functions that were called at least once.

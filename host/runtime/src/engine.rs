@@ -1,9 +1,13 @@
-//! The engine that all plugins share, and its clock.
+//! The engine that all plugins share, its clock, and how code gets into it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::component::Component;
+use wasmtime::{
+    Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+};
 
 use crate::bounds::{
     CORE_INSTANCES_PER_COMPONENT, INSTANCES_MAX, KEEP_RESIDENT_BYTES, MEMORY_BYTES_MAX, STACK_BYTES_MAX,
@@ -18,6 +22,16 @@ pub struct Runtime(Arc<Inner>);
 struct Inner {
     engine: Engine,
     linkers: Linkers,
+    cache: Option<Cache>,
+}
+
+/// How fast a plugin is to be compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// On all processors: nothing is served yet.
+    Start,
+    /// On the calling thread alone, and so at its priority.
+    Serving,
 }
 
 /// Why plugins cannot be run at all.
@@ -32,23 +46,40 @@ pub enum RuntimeError {
 }
 
 impl Runtime {
-    /// Starts the engine. Its clock ends with the last clone.
+    /// Starts the engine. Its clock ends with the last clone. `cache` is a folder that only this
+    /// user can write to: what is compiled is kept there, and trusted when it is found again.
     ///
     /// # Errors
     ///
     /// [`RuntimeError`], where the machine cannot run the engine.
-    pub fn new() -> Result<Runtime, RuntimeError> {
-        let engine = match Engine::new(&config(Some(pool()))) {
+    pub fn new(cache: Option<&Path>) -> Result<Runtime, RuntimeError> {
+        let cache = cache.and_then(open_cache);
+        let engine = match Engine::new(&config(Some(pool()), cache.as_ref(), Pace::Serving)) {
             Ok(engine) => engine,
             Err(error) => {
                 let reason = format!("{error:#}");
                 tracing::warn!(reason, "no address space for pooled instances; making each on demand");
-                Engine::new(&config(None)).map_err(RuntimeError::Engine)?
+                Engine::new(&config(None, cache.as_ref(), Pace::Serving)).map_err(RuntimeError::Engine)?
             }
         };
         start_clock(&engine)?;
         let linkers = Linkers::new(&engine)?;
-        Ok(Runtime(Arc::new(Inner { engine, linkers })))
+        Ok(Runtime(Arc::new(Inner { engine, linkers, cache })))
+    }
+
+    /// Compiles in an engine that is thrown away, so that the serving one retains nothing of it
+    /// and loads the result from the cache.
+    pub(crate) fn compile(&self, bytes: &[u8], pace: Pace) -> wasmtime::Result<Component> {
+        if let Some(cache) = &self.0.cache {
+            let compiler = Engine::new(&config(None, Some(cache), pace))?;
+            Component::new(&compiler, bytes)?;
+        }
+        Component::new(self.engine(), bytes)
+    }
+
+    /// Components that were found compiled, and those that were not.
+    pub fn cache_hits_and_misses(&self) -> (usize, usize) {
+        self.0.cache.as_ref().map_or((0, 0), |cache| (cache.cache_hits(), cache.cache_misses()))
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -60,13 +91,29 @@ impl Runtime {
     }
 }
 
-fn config(pool: Option<PoolingAllocationConfig>) -> Config {
+/// What decides the compiled code is the same for all engines: it is the key in the cache.
+fn config(pool: Option<PoolingAllocationConfig>, cache: Option<&Cache>, pace: Pace) -> Config {
     let mut config = Config::new();
+    config.cache(cache.cloned()).parallel_compilation(pace == Pace::Start);
     config.epoch_interruption(true).max_wasm_stack(STACK_BYTES_MAX).wasm_backtrace_max_frames(None);
     if let Some(pool) = pool {
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }
     config
+}
+
+/// Without a cache, plugins are compiled at each start.
+fn open_cache(folder: &Path) -> Option<Cache> {
+    let mut config = CacheConfig::new();
+    config.with_directory(folder);
+    match Cache::new(config) {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            let reason = format!("{error:#}");
+            tracing::warn!(folder = %folder.display(), reason, "no cache of compiled plugins");
+            None
+        }
+    }
 }
 
 fn pool() -> PoolingAllocationConfig {

@@ -92,8 +92,13 @@ impl Refused {
         | Refused::Unsupported(text)
         | Refused::BadUpstream(text)
         | Refused::Internal(text)) = self;
-        text.truncate(text.floor_char_boundary(REFUSAL_BYTES_MAX));
+        shorten(text);
     }
+}
+
+/// Cuts what a guest made too long.
+pub(crate) fn shorten(text: &mut String) {
+    text.truncate(text.floor_char_boundary(REFUSAL_BYTES_MAX));
 }
 
 impl fmt::Display for Refused {
@@ -119,6 +124,24 @@ impl fmt::Display for CallError {
 impl std::error::Error for CallError {}
 
 impl Fault {
+    /// Whether it ends the instance in the middle of a call.
+    pub(crate) fn is_trap(self) -> bool {
+        match self {
+            Fault::Cpu | Fault::Stack | Fault::Memory | Fault::Panic | Fault::Trap => true,
+            Fault::TooLarge
+            | Fault::Error
+            | Fault::RankedStranger
+            | Fault::RankedTwice
+            | Fault::RankedNobody
+            | Fault::Header
+            | Fault::Path
+            | Fault::Route
+            | Fault::Slot
+            | Fault::Edit
+            | Fault::NotBuilt => false,
+        }
+    }
+
     /// Which class an error of a call belongs to, given what the store saw.
     pub(crate) fn of(error: &wasmtime::Error, state: &State) -> Fault {
         if state.memory_denied() {

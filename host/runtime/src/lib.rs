@@ -3,6 +3,9 @@
 //! - [`Runtime`]: the engine and what all plugins share
 //! - [`Plugin`]: one loaded component with its manifest and counters
 //! - [`Adapter`], [`Policy`]: a plugin set up for one upstream or model, ready to be called
+//! - [`Watched`]: the version that serves, and the one it replaced while it is on probation
+//! - [`Folder`], [`Watcher`], [`Settling`]: which files have changed, and when to look
+//! - [`Registry`]: which plugin serves under each id, and what became of each file
 //! - [`Inbound`]: what an adapter may ask of the client's request
 //! - [`Fault`]: how a call went wrong, by class
 //!
@@ -12,28 +15,50 @@ mod adapter;
 mod admission;
 mod bindings;
 mod bounds;
+mod contract;
 mod counters;
 mod engine;
 mod fault;
+mod folder;
 mod inbound;
 mod linkers;
+mod listing;
 mod manifest;
+mod news;
 mod plugin;
 mod policy;
+mod registry;
+mod rehearsal;
+mod rest;
+mod seal;
 mod services;
+mod shelf;
 mod state;
+mod transition;
+mod watched;
+mod watcher;
 
 pub use adapter::{Adapter, Decision, Mapper, Planned};
 pub use admission::AdmissionError;
 pub use bounds::{CallClass, MEMORY_BYTES_MAX};
 pub use counters::{CallStats, Counters, Function};
-pub use engine::{Runtime, RuntimeError};
+pub use engine::{Pace, Runtime, RuntimeError};
 pub use fault::{CallError, Fault, Refused};
+pub use folder::{FILE_BYTES_MAX, FILES_MAX, Folder, Scan, Unfit};
 pub use inbound::{Identity, Inbound, Shape, Sizes};
 pub use linkers::Grant;
+pub use listing::{FileRow, FileState, Listing};
 pub use manifest::{Manifest, ManifestError, SecretSlot};
-pub use plugin::{Kind, Plugin, Source};
+pub use news::News;
+pub use plugin::{Kind, Plugin};
 pub use policy::Policy;
+pub use registry::{Change, PluginSet, Registry, Serving, Trial};
+pub use rest::{Changes, REST, Settling};
+pub use seal::{STAMP_NAME, seal, unsealed};
+pub use shelf::Kept;
+pub use transition::{Event, Transition, Transitions};
+pub use watched::{Books, Decided, Versioned, Watched};
+pub use watcher::Watcher;
 
 /// What a plugin is given before it is called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,5 @@
-//! One loaded plugin: what it is, where it came from, what was counted of it.
+//! One loaded plugin: what it is, and what was counted of it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use wasmtime::component::ComponentExportIndex;
@@ -19,7 +18,6 @@ pub struct Plugin {
     pub(crate) speaker: Arc<Speaker>,
     manifest: Manifest,
     digest: String,
-    source: Source,
     grants: &'static [Grant],
 }
 
@@ -30,15 +28,8 @@ pub enum Kind {
     Policy,
 }
 
-/// Where a plugin came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Part of the program.
-    BuiltIn,
-    File(PathBuf),
-}
-
 /// The component, linked and ready to be instantiated.
+#[derive(Clone)]
 pub(crate) enum Code {
     Adapter(AdapterCode),
     Policy(RoutingPolicyPre<State>),
@@ -64,15 +55,14 @@ impl Kind {
 }
 
 impl Plugin {
-    pub(crate) fn new(
-        code: Code,
-        manifest: Manifest,
-        digest: String,
-        source: Source,
-        grants: &'static [Grant],
-    ) -> Plugin {
+    pub(crate) fn new(code: Code, manifest: Manifest, digest: String, grants: &'static [Grant]) -> Plugin {
         let speaker = Arc::new(Speaker { id: manifest.id.clone(), counters: Counters::default() });
-        Plugin { code, speaker, manifest, digest, source, grants }
+        Plugin { code, speaker, manifest, digest, grants }
+    }
+
+    /// The same code, with counters of its own that nobody sees.
+    pub(crate) fn understudy(&self) -> Plugin {
+        Plugin::new(self.code.clone(), self.manifest.clone(), self.digest.clone(), self.grants)
     }
 
     pub fn kind(&self) -> Kind {
@@ -89,10 +79,6 @@ impl Plugin {
     /// SHA-256 of the file, in hexadecimal.
     pub fn digest(&self) -> &str {
         &self.digest
-    }
-
-    pub fn source(&self) -> &Source {
-        &self.source
     }
 
     pub fn grants(&self) -> &'static [Grant] {

@@ -14,7 +14,9 @@ use crate::counters::Function;
 use crate::engine::Runtime;
 use crate::fault::{CallError, Fault};
 use crate::plugin::{Code, Plugin};
+use crate::rehearsal;
 use crate::state::State;
+use crate::watched::Versioned;
 
 /// A plugin, the configuration of one model, and its warm instances.
 pub struct Policy {
@@ -34,28 +36,14 @@ struct Warm {
 }
 
 impl Policy {
-    /// Sets a plugin up; none if it is no policy.
-    ///
-    /// # Errors
-    ///
-    /// What `configure` says to the configuration.
-    pub fn new(runtime: &Runtime, plugin: &Arc<Plugin>, setup: Setup) -> Option<Result<Policy, CallError>> {
-        let Code::Policy(code) = &plugin.code else { return None };
-        let policy = Policy {
-            runtime: runtime.clone(),
-            plugin: Arc::clone(plugin),
-            code: code.clone(),
-            setup,
+    pub(crate) fn understudy(&self) -> Policy {
+        Policy {
+            runtime: self.runtime.clone(),
+            plugin: Arc::new(self.plugin.understudy()),
+            code: self.code.clone(),
+            setup: self.setup.clone(),
             idle: Mutex::default(),
-        };
-        Some(policy.fresh(Instant::now()).map(|warm| {
-            policy.idle().push(warm);
-            policy
-        }))
-    }
-
-    pub fn plugin(&self) -> &Arc<Plugin> {
-        &self.plugin
+        }
     }
 
     /// Asks for an order of these candidates.
@@ -134,5 +122,34 @@ impl Policy {
     /// A panic while the lock is held leaves the stack as good as it was.
     fn idle(&self) -> MutexGuard<'_, Vec<Warm>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Versioned for Policy {
+    fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    fn set_up(runtime: &Runtime, plugin: &Arc<Plugin>, setup: Setup) -> Option<Result<Policy, CallError>> {
+        let Code::Policy(code) = &plugin.code else { return None };
+        let policy = Policy {
+            runtime: runtime.clone(),
+            plugin: Arc::clone(plugin),
+            code: code.clone(),
+            setup,
+            idle: Mutex::default(),
+        };
+        Some(policy.fresh(Instant::now()).map(|warm| {
+            policy.idle().push(warm);
+            policy
+        }))
+    }
+
+    fn rehearse(&self) -> Result<(), CallError> {
+        rehearsal::policy(self)
     }
 }

@@ -2,16 +2,16 @@
 //! catalogue whose key variable is set.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use sluice_core::pattern::Pattern;
 use url::Url;
 
-use super::sections::{DEFAULT_POLICY, PLUGINS_DIR};
+use super::sections::DEFAULT_POLICY;
 use super::{
-    Config, ConfigError, Environment, Located, Model, Place, Secret, Server, Target, TargetModel, Upstream,
+    Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
+    TargetModel, Upstream,
 };
 
 /// Data, not code: what is known about vendors.
@@ -48,8 +48,8 @@ pub(super) fn without_file(environment: &Environment) -> Result<Config, ConfigEr
         models.push(model(&format!("{name}/*"), &[&name], TargetModel::Star));
         upstreams.push(vendor_upstream(name, vendor, key));
     }
-    let server = Server::default();
-    Ok(Config { file: None, server, plugins_dir: Path::new(PLUGINS_DIR).into(), upstreams, models })
+    let (server, plugins) = (Server::default(), PluginFolder::default());
+    Ok(Config { file: None, server, plugins, upstreams, models, secret_files: Vec::new() })
 }
 
 fn vendors() -> Result<BTreeMap<String, Vendor>, ConfigError> {

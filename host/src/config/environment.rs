@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use super::problem::{ConfigError, Place};
 
+/// Read from the working directory, if it is there.
+pub(super) const FILE: &str = ".env";
+
 /// Variables by name. The process's own come before those of `.env`.
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
@@ -24,7 +27,7 @@ impl Environment {
         let process = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Ok(Environment { file: read_file(Path::new(".env"))?, process })
+        Ok(Environment { file: read_file(Path::new(FILE))?, process })
     }
 
     #[cfg(test)]
@@ -56,7 +59,7 @@ fn read_file(file: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
                     dotenvy::Error::LineParse(text, _) => line_of(file, text),
                     _ => 0,
                 };
-                let place = Place { file: Arc::from(".env"), line, key: String::new(), shown: None };
+                let place = Place { file: Arc::from(FILE), line, key: String::new(), shown: None };
                 return Err(ConfigError::Problems(vec![
                     place.problem("wanted lines of the form NAME=value"),
                 ]));

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -23,6 +23,7 @@ pub(super) struct Document<'d> {
     file: Arc<str>,
     text: &'d str,
     problems: RefCell<Vec<Problem>>,
+    secret_files: RefCell<Vec<PathBuf>>,
 }
 
 /// A table being read. Call [`Table::finish`] when all keys were asked for.
@@ -44,7 +45,12 @@ pub(super) struct Found<'d> {
 
 impl<'d> Document<'d> {
     pub(super) fn new(file: &Path, text: &'d str) -> Document<'d> {
-        Document { file: file.display().to_string().into(), text, problems: RefCell::default() }
+        Document {
+            file: file.display().to_string().into(),
+            text,
+            problems: RefCell::default(),
+            secret_files: RefCell::default(),
+        }
     }
 
     pub(super) fn root(&'d self, entries: &'d DeTable<'d>) -> Table<'d> {
@@ -61,10 +67,11 @@ impl<'d> Document<'d> {
         self.problems.borrow_mut().push(problem);
     }
 
-    pub(super) fn into_problems(self) -> Vec<Problem> {
+    /// What is wrong, by line, and the files that secrets were read from.
+    pub(super) fn into_findings(self) -> (Vec<Problem>, Vec<PathBuf>) {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| problem.place.line);
-        problems
+        (problems, self.secret_files.into_inner())
     }
 
     fn line(&self, offset: usize) -> usize {
@@ -181,6 +188,19 @@ impl<'d> Found<'d> {
             Some(text) => Some(text),
             None => self.refuse("wanted a string in quotes"),
         }
+    }
+
+    pub(super) fn truth(&self) -> Option<bool> {
+        match self.value.as_bool() {
+            Some(truth) => Some(truth),
+            None => self.refuse("wanted true or false"),
+        }
+    }
+
+    /// A secret's file; its change is a change of the configuration.
+    pub(super) fn read_secret(&self, file: &Path) -> std::io::Result<String> {
+        self.document.secret_files.borrow_mut().push(file.into());
+        std::fs::read_to_string(file)
     }
 
     /// An integer within a range.

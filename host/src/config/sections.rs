@@ -10,11 +10,9 @@ use toml::de::DeTable;
 
 use super::reader::{Document, Found, Table};
 use super::{
-    Config, ConfigError, Environment, Located, Model, Place, Secret, Server, Target, TargetModel, Upstream,
+    Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
+    TargetModel, Upstream,
 };
-
-/// Where plugins are read from, unless said otherwise.
-pub(super) const PLUGINS_DIR: &str = "plugins.d";
 
 /// Policy of a model that names none.
 pub(super) const DEFAULT_POLICY: &str = "priority";
@@ -32,10 +30,10 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         Ok(entries) => entries,
         Err(error) => return Err(ConfigError::Problems(vec![document.syntax(&error)])),
     };
-    let (server, plugins_dir, upstreams, models) = {
+    let (server, plugins, upstreams, models) = {
         let root = document.root(entries.get_ref());
         let server = root.table("server").map_or_else(Server::default, server);
-        let plugins_dir = root.table("plugins").map_or_else(|| PLUGINS_DIR.into(), plugins_dir);
+        let plugins = root.table("plugins").map_or_else(PluginFolder::default, plugins);
         let upstreams = root.table("upstreams").map_or_else(Vec::new, |table| upstreams(&table, environment));
         let models = models(&root);
         check_names(&root, &upstreams, &models);
@@ -43,13 +41,13 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         root.not_built("listen", "further listeners");
         root.not_built("keys", "client keys");
         root.finish();
-        (server, plugins_dir, upstreams, models)
+        (server, plugins, upstreams, models)
     };
-    let problems = document.into_problems();
+    let (problems, secret_files) = document.into_findings();
     if !problems.is_empty() {
         return Err(ConfigError::Problems(problems));
     }
-    Ok(Config { file: Some(file.into()), server, plugins_dir, upstreams, models })
+    Ok(Config { file: Some(file.into()), server, plugins, upstreams, models, secret_files })
 }
 
 fn server(table: Table<'_>) -> Server {
@@ -60,7 +58,9 @@ fn server(table: Table<'_>) -> Server {
     if let Some(found) = table.get("workers") {
         server.workers = found.integer(1..=WORKERS_MAX).and_then(|count| usize::try_from(count).ok());
     }
-    table.not_built("data_dir", "keeping state on disk");
+    if let Some(found) = table.get("data_dir") {
+        server.data_dir = path(&found).unwrap_or(server.data_dir);
+    }
     table.finish();
     server
 }
@@ -77,10 +77,23 @@ fn listen(found: &Found<'_>, text: &str) -> Option<SocketAddr> {
     Some(address)
 }
 
-fn plugins_dir(table: Table<'_>) -> PathBuf {
-    let dir = table.get("dir").and_then(|found| found.text().map(PathBuf::from));
+fn plugins(table: Table<'_>) -> PluginFolder {
+    let mut plugins = PluginFolder::default();
+    if let Some(found) = table.get("dir") {
+        plugins.dir = path(&found).unwrap_or(plugins.dir);
+    }
+    if let Some(found) = table.get("file_events") {
+        plugins.file_events = found.truth().unwrap_or(plugins.file_events);
+    }
     table.finish();
-    dir.unwrap_or_else(|| PLUGINS_DIR.into())
+    plugins
+}
+
+fn path(found: &Found<'_>) -> Option<PathBuf> {
+    match found.text()? {
+        "" => found.refuse("wanted a path"),
+        text => Some(text.into()),
+    }
 }
 
 fn upstreams(table: &Table<'_>, environment: &Environment) -> Vec<Upstream> {
@@ -144,7 +157,7 @@ fn secret(found: &Found<'_>, environment: &Environment) -> Option<Secret> {
             Some(secret) => Some(secret),
             None => refuse(format!("the variable {name} is not set, neither in the environment nor in .env")),
         },
-        Some(("file", file)) => match std::fs::read_to_string(file).map(|text| Secret::new(&text)) {
+        Some(("file", file)) => match found.read_secret(file.as_ref()).map(|text| Secret::new(&text)) {
             Ok(Some(secret)) => Some(secret),
             Ok(None) => refuse(format!("the file {file} is blank")),
             Err(error) => refuse(format!("the file {file} cannot be read: {error}")),

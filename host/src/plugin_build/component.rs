@@ -1,10 +1,8 @@
-//! Makes a component of a core module, and stamps it with where it comes from.
+//! Makes a component of a core module, stamps it with where it comes from, and seals it.
 
 use serde::Serialize;
+use sluice_runtime::{STAMP_NAME, seal};
 use wit_component::{ComponentEncoder, metadata};
-
-/// Name of the custom section with the stamp, a JSON object.
-pub(super) const STAMP_SECTION: &str = "sluice-plugin";
 
 /// What a component says about itself. No time and no place: the same sources give the same bytes.
 #[derive(Debug, Serialize)]
@@ -33,7 +31,7 @@ impl<'a> Stamp<'a> {
     }
 }
 
-/// The component of `module`, validated, with its stamp.
+/// The component of `module`, validated, with its stamp, a JSON object, and its seal.
 pub(super) fn encode(module: &[u8], stamp: &Stamp<'_>) -> Result<Vec<u8>, ComponentError> {
     let (typed, _) = metadata::decode(module).map_err(encode_error)?;
     if typed.is_none() {
@@ -43,7 +41,8 @@ pub(super) fn encode(module: &[u8], stamp: &Stamp<'_>) -> Result<Vec<u8>, Compon
     let encoder = encoder.validate(true).module(module).map_err(encode_error)?;
     let mut component = encoder.encode().map_err(encode_error)?;
     let stamp = serde_json::to_vec(stamp).map_err(|source| ComponentError::Stamp { source })?;
-    append_custom_section(&mut component, STAMP_SECTION, &stamp);
+    append_custom_section(&mut component, STAMP_NAME, &stamp);
+    seal(&mut component);
     Ok(component)
 }
 

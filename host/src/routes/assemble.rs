@@ -3,32 +3,42 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use sluice_core::codes::Surface;
 use sluice_core::stats::TargetStats;
 use sluice_runtime::{
-    self as runtime, Adapter, CallError, Interned, Kind, NameKind, Plugin, Policy, Refused, Runtime, Setup,
+    self as runtime, CallError, Interned, Kind, NameKind, Plugin, PluginSet, Refused, Runtime, Serving,
+    Setup, Versioned, Watched,
 };
 
 use super::{Model, Routes, Target, Upstream};
-use crate::config::{self, Config, ConfigError, Located, Problem};
-use crate::plugins::Plugins;
+use crate::config::{self, Config, Located, Problem};
 use crate::prepared::PlanCache;
 
+/// What came of putting things together.
+pub(crate) struct Assembled {
+    /// What fits; models whose plugins are missing are left out.
+    pub(crate) routes: Routes,
+    pub(crate) flaws: Vec<Flaw>,
+}
+
+/// Something that does not fit.
+pub(crate) struct Flaw {
+    /// The plugin that was named, there or not.
+    pub(crate) plugin: String,
+    pub(crate) problem: Problem,
+}
+
 impl Routes {
-    /// Sets every plugin up that the configuration names. Without a file, models whose
-    /// plugins are not there are left out: nobody asked for them.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] with every problem found.
+    /// Sets every plugin up that the configuration names. What served `before` and is the same is
+    /// taken over: instances, kept plans, statistics.
     pub(crate) fn assemble(
         config: &Config,
-        plugins: &Plugins,
+        plugins: &PluginSet,
         runtime: &Runtime,
-    ) -> Result<Routes, ConfigError> {
-        let mut assembly = Assembly { plugins, runtime, names: names(config), problems: Vec::new() };
+        before: &Routes,
+    ) -> Assembled {
+        let mut assembly = Assembly { plugins, runtime, before, names: names(config), flaws: Vec::new() };
         let mut upstreams = BTreeMap::new();
         for (id, upstream) in (0..).zip(&config.upstreams) {
             if let Some(made) = assembly.upstream(id, upstream) {
@@ -38,41 +48,48 @@ impl Routes {
         let numbered = (0..).zip(&config.models);
         let models =
             numbered.filter_map(|(id, model)| assembly.model(id, model, &upstreams)).map(Arc::new).collect();
-        if config.file.is_some() && !assembly.problems.is_empty() {
-            return Err(ConfigError::Problems(assembly.problems));
-        }
-        for problem in &assembly.problems {
-            tracing::warn!(%problem, "left out of the built-in configuration");
-        }
-        Ok(Routes { models, upstreams: upstreams.into_values().collect() })
+        let routes = Routes { models, upstreams: upstreams.into_values().collect() };
+        Assembled { routes, flaws: assembly.flaws }
     }
 }
 
 struct Assembly<'a> {
-    plugins: &'a Plugins,
+    plugins: &'a PluginSet,
     runtime: &'a Runtime,
+    before: &'a Routes,
     names: Vec<Interned>,
-    problems: Vec<Problem>,
+    flaws: Vec<Flaw>,
 }
 
-impl Assembly<'_> {
+impl<'a> Assembly<'a> {
     fn upstream(&mut self, id: u32, upstream: &config::Upstream) -> Option<Upstream> {
-        let plugin = self.plugin(&upstream.adapter, Kind::Adapter)?;
-        self.check_schema(&plugin, &upstream.adapter_config);
-        self.check_upstream(&plugin, upstream);
+        let serving = self.plugin(&upstream.adapter, Kind::Adapter)?;
+        self.check_schema(&serving.plugin, &upstream.adapter_config);
+        self.check_upstream(&serving.plugin, upstream);
         let setup = Setup { config_json: upstream.adapter_config.value.to_string(), ..Setup::default() };
-        let adapter = Adapter::new(self.runtime, &plugin, setup)?;
+        let earlier = self.before.upstream_named(&upstream.name);
+        let adapter = self.versions(
+            serving,
+            &setup,
+            &upstream.adapter_config,
+            &upstream.adapter,
+            earlier.map(|upstream| &upstream.adapter),
+        )?;
+        let same = |earlier: &&Arc<Upstream>| {
+            Arc::ptr_eq(earlier.adapter.current(), adapter.current()) && earlier.base_url == upstream.base_url
+        };
+        let plans = earlier.filter(same).map(|earlier| Arc::clone(&earlier.plans));
         Some(Upstream {
             id,
             name: upstream.name.clone(),
-            adapter: self.configured(adapter, &upstream.adapter_config)?,
+            adapter,
             base_url: upstream.base_url.clone(),
             secrets: upstream
                 .secrets
                 .iter()
                 .map(|(slot, secret)| (slot.clone(), secret.value.clone()))
                 .collect(),
-            plans: PlanCache::new(),
+            plans: plans.unwrap_or_else(|| Arc::new(PlanCache::new())),
         })
     }
 
@@ -82,8 +99,8 @@ impl Assembly<'_> {
         model: &config::Model,
         upstreams: &BTreeMap<String, Arc<Upstream>>,
     ) -> Option<Model> {
-        let plugin = self.plugin(&model.policy, Kind::Policy)?;
-        self.check_schema(&plugin, &model.policy_config);
+        let serving = self.plugin(&model.policy, Kind::Policy)?;
+        self.check_schema(&serving.plugin, &model.policy_config);
         let fixed = |(id, target): (u32, &config::Target)| {
             Some(runtime::Target { id, upstream: upstreams.get(&target.upstream.value)?.id })
         };
@@ -92,8 +109,21 @@ impl Assembly<'_> {
             names: self.names.clone(),
             targets: (0..).zip(&model.targets).filter_map(fixed).collect(),
         };
-        let policy = Policy::new(self.runtime, &plugin, setup)?;
-        let policy = self.configured(policy, &model.policy_config)?;
+        let earlier = self.before.model_named(model.name.as_str());
+        let policy = self.versions(
+            serving,
+            &setup,
+            &model.policy_config,
+            &model.policy,
+            earlier.map(|model| &model.policy),
+        )?;
+        let stats = |target: &config::Target| {
+            let same = |earlier: &&Arc<Target>| {
+                earlier.upstream.name == target.upstream.value && earlier.model == target.model
+            };
+            let earlier = earlier.and_then(|model| model.targets.iter().find(same));
+            earlier.map_or_else(|| Arc::new(TargetStats::default()), |earlier| Arc::clone(&earlier.stats))
+        };
         let target = |target: &config::Target| {
             Some(Arc::new(Target {
                 upstream: Arc::clone(upstreams.get(&target.upstream.value)?),
@@ -101,7 +131,7 @@ impl Assembly<'_> {
                 priority: target.priority,
                 weight: target.weight,
                 price: target.price,
-                stats: Arc::new(TargetStats::default()),
+                stats: stats(target),
             }))
         };
         let targets: Vec<_> = model.targets.iter().filter_map(target).collect();
@@ -111,24 +141,67 @@ impl Assembly<'_> {
             name: model.name.clone(),
             policy,
             targets,
-            served: AtomicU64::new(0),
+            served: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.served)),
         })
     }
 
-    fn plugin(&mut self, id: &Located<String>, kind: Kind) -> Option<Arc<Plugin>> {
+    /// The version that serves, set up for one use, and the one that would come back.
+    fn versions<T: Versioned>(
+        &mut self,
+        serving: &Serving,
+        setup: &Setup,
+        config: &Located<serde_json::Value>,
+        named: &Located<String>,
+        earlier: Option<&Watched<T>>,
+    ) -> Option<Watched<T>> {
+        let earlier: Vec<&Arc<T>> = earlier.map_or_else(Vec::new, |earlier| {
+            [Some(earlier.current()), earlier.before()].into_iter().flatten().collect()
+        });
+        let same = |plugin: &Arc<Plugin>| {
+            let mut same = earlier.iter();
+            let same = same.find(|earlier| Arc::ptr_eq(earlier.plugin(), plugin) && earlier.setup() == setup);
+            same.map(|same| Arc::clone(same))
+        };
+        let current = match same(&serving.plugin) {
+            Some(current) => current,
+            None => {
+                let made = T::set_up(self.runtime, &serving.plugin, setup.clone())?;
+                let made = self.configured(made, config, named)?;
+                if let Err(error) = made.rehearse() {
+                    let wanted = format!("it breaks down over a test request: {error}");
+                    self.flaw(&named.value, named.place.problem(wanted));
+                    return None;
+                }
+                Arc::new(made)
+            }
+        };
+        let Some(trial) = &serving.trial else { return Some(Watched::proven(current)) };
+        let set_up = || T::set_up(self.runtime, &trial.before, setup.clone())?.ok().map(Arc::new);
+        Some(match same(&trial.before).or_else(set_up) {
+            Some(before) => Watched::on_probation(current, Arc::clone(&trial.books), before),
+            // A configuration that the old version does not take: there is no way back for this use.
+            None => Watched::proven(current),
+        })
+    }
+
+    fn plugin(&mut self, id: &Located<String>, kind: Kind) -> Option<&'a Serving> {
         let known = self.plugins.get(&id.value);
-        if let Some(plugin) = known.filter(|plugin| plugin.kind() == kind) {
-            return Some(Arc::clone(plugin));
+        if let Some(serving) = known.filter(|serving| serving.plugin.kind() == kind) {
+            return Some(serving);
         }
-        let of_kind = self.plugins.all().filter(|plugin| plugin.kind() == kind);
-        let ids: Vec<&str> = of_kind.map(|plugin| plugin.manifest().id.as_str()).collect();
+        let of_kind = self.plugins.iter().filter(|(_, serving)| serving.plugin.kind() == kind);
+        let ids: Vec<&str> = of_kind.map(|(id, _)| id.as_str()).collect();
         let ids = if ids.is_empty() { "none".into() } else { ids.join(", ") };
         let wanted = match known {
             Some(_) => format!("{:?} is no {}; there are: {ids}", id.value, kind.name()),
             None => format!("no plugin {:?}; of kind {} there are: {ids}", id.value, kind.name()),
         };
-        self.problems.push(id.place.problem(wanted));
+        self.flaw(&id.value, id.place.problem(wanted));
         None
+    }
+
+    fn flaw(&mut self, plugin: &str, problem: Problem) {
+        self.flaws.push(Flaw { plugin: plugin.into(), problem });
     }
 
     /// Slots and address as the plugin's manifest wants them.
@@ -139,28 +212,28 @@ impl Assembly<'_> {
                 "{} does not speak OpenAI chat completions, the only surface there is yet",
                 manifest.id
             );
-            self.problems.push(upstream.adapter.place.problem(wanted));
+            self.flaw(&manifest.id, upstream.adapter.place.problem(wanted));
         }
         if manifest.has_routes() && upstream.base_url.is_none() {
-            let place = &upstream.place;
-            self.problems
-                .push(place.problem(format!("base_url is missing; {} sends requests to it", manifest.id)));
+            let wanted = format!("base_url is missing; {} sends requests to it", manifest.id);
+            self.flaw(&manifest.id, upstream.place.problem(wanted));
         }
         for slot in manifest.slots.iter().filter(|slot| slot.required) {
             if !upstream.secrets.contains_key(&slot.name) {
                 let wanted = format!("secrets.{} is missing ({})", slot.name, slot.doc);
-                self.problems.push(upstream.place.problem(wanted));
+                self.flaw(&manifest.id, upstream.place.problem(wanted));
             }
         }
         for (slot, secret) in &upstream.secrets {
             if !manifest.slots.iter().any(|known| known.name == *slot) {
                 let known: Vec<&str> = manifest.slots.iter().map(|slot| slot.name.as_str()).collect();
                 let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-                self.problems
-                    .push(secret.place.problem(format!("{} has no such slot; it has: {known}", manifest.id)));
+                let wanted = format!("{} has no such slot; it has: {known}", manifest.id);
+                self.flaw(&manifest.id, secret.place.problem(wanted));
             }
             if http::HeaderValue::from_str(secret.value.reveal()).is_err() {
-                self.problems.push(secret.place.problem("its value has characters that no header can carry"));
+                let wanted = "its value has characters that no header can carry";
+                self.flaw(&manifest.id, secret.place.problem(wanted));
             }
         }
     }
@@ -175,7 +248,7 @@ impl Assembly<'_> {
             Ok(validator) => validator,
             Err(error) => {
                 let wanted = format!("the schema of plugin {} is not usable: {error}", manifest.id);
-                self.problems.push(config.place.problem(wanted));
+                self.flaw(&manifest.id, config.place.problem(wanted));
                 return;
             }
         };
@@ -183,7 +256,8 @@ impl Assembly<'_> {
             let mut place = config.place.clone();
             let at = error.instance_path().to_string().replace('/', ".");
             place.key.push_str(&at);
-            self.problems.push(place.problem(format!("plugin {} does not take this: {error}", manifest.id)));
+            let wanted = format!("plugin {} does not take this: {error}", manifest.id);
+            self.flaw(&manifest.id, place.problem(wanted));
         }
     }
 
@@ -191,15 +265,19 @@ impl Assembly<'_> {
         &mut self,
         made: Result<T, CallError>,
         config: &Located<serde_json::Value>,
+        named: &Located<String>,
     ) -> Option<T> {
         match made {
             Ok(made) => Some(made),
             Err(CallError::Refused(Refused::InvalidConfig(text))) => {
-                self.problems.push(config.place.problem(text));
+                self.flaw(&named.value, config.place.problem(text));
                 None
             }
             Err(error) => {
-                self.problems.push(config.place.problem(format!("setting the plugin up failed: {error}")));
+                self.flaw(
+                    &named.value,
+                    named.place.problem(format!("setting the plugin up failed: {error}")),
+                );
                 None
             }
         }

@@ -65,7 +65,8 @@ impl Adapter for Hostile {
             "invalid-request" => Err(PluginError::InvalidRequest("messages: the guest wants none".into())),
             breach => match Breach::named(breach) {
                 Some(breach) => Ok(Decision::Send(breach.plan())),
-                None => Err(PluginError::Internal(format!("there is no misdeed {breach:?}"))),
+                // The vectors of admission.
+                None => Ok(Decision::Answer(vec![piece(ANSWER.as_bytes().to_vec())])),
             },
         }
     }

@@ -1,0 +1,91 @@
+//! The page that Prometheus reads, made from the snapshot and the counters at each scrape.
+//!
+//! Label values come from closed sets, or are ids of plugins that serve.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use sluice_runtime::{Transition, Transitions};
+
+use crate::snapshot::Snapshot;
+
+/// OpenMetrics, which Prometheus asks for.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTransition {
+    transition: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFunction {
+    plugin: String,
+    function: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFault {
+    plugin: String,
+    fault: &'static str,
+}
+
+#[derive(Default)]
+struct PluginFamilies {
+    calls: Family<OfFunction, Counter>,
+    seconds: Family<OfFunction, Counter<f64, AtomicU64>>,
+    faults: Family<OfFault, Counter>,
+}
+
+/// All metrics, as text.
+pub(crate) fn text(snapshot: &Snapshot, transitions: &Transitions) -> String {
+    let mut registry = Registry::with_prefix("sluice");
+    let generation: Gauge = Gauge::default();
+    generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
+    registry.register("generation", "Generation of the snapshot that serves", generation);
+    register_transitions(&mut registry, transitions);
+    let plugins = PluginFamilies::default();
+    plugins.fill(snapshot);
+    plugins.register(&mut registry);
+    let mut text = String::new();
+    if encode(&mut text, &registry).is_err() {
+        tracing::error!("the metrics cannot be written");
+    }
+    text
+}
+
+fn register_transitions(registry: &mut Registry, transitions: &Transitions) {
+    let family: Family<OfTransition, Counter> = Family::default();
+    for transition in Transition::ALL {
+        let counter = family.get_or_create(&OfTransition { transition: transition.name() });
+        counter.inc_by(transitions.counted(*transition));
+    }
+    registry.register("transitions", "What happened to plugins and the configuration", family);
+}
+
+impl PluginFamilies {
+    fn fill(&self, snapshot: &Snapshot) {
+        for (id, serving) in snapshot.plugins.iter() {
+            let counters = serving.plugin.counters();
+            for stats in counters.calls() {
+                let labels = OfFunction { plugin: id.clone(), function: stats.function };
+                self.calls.get_or_create(&labels).inc_by(stats.calls);
+                self.seconds.get_or_create(&labels).inc_by(stats.time.as_secs_f64());
+            }
+            for (fault, count) in counters.faults() {
+                self.faults.get_or_create(&OfFault { plugin: id.clone(), fault }).inc_by(count);
+            }
+        }
+    }
+
+    fn register(self, registry: &mut Registry) {
+        registry.register("plugin_calls", "Calls of plugins that serve", self.calls);
+        let help = "Time spent in calls of plugins that serve";
+        registry.register_with_unit("plugin_call", help, Unit::Seconds, self.seconds);
+        registry.register("plugin_faults", "Faults of plugins that serve", self.faults);
+    }
+}
