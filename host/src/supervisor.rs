@@ -30,8 +30,8 @@ const MESSAGES_MAX: usize = 64;
 /// Between two snapshots that differ only in the list of files.
 const LISTING_EVERY: Duration = Duration::from_millis(100);
 
-/// Lowest priority among threads: requests come first.
-const NICENESS: i32 = 19;
+/// Below the priority of requests; admission itself runs lower still.
+const NICENESS: i32 = 5;
 
 /// Owns everything that may change.
 pub(crate) struct Supervisor {

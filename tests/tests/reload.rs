@@ -236,10 +236,12 @@ async fn what_cannot_be_missed_serves_on_when_its_file_is_spoilt_or_gone() {
     fs::remove_file(place(&gateway, "marked.wasm")).unwrap();
     gateway.wait_for("cannot be missed", 1);
     assert_eq!(gateway.ask("marked").await.content(), "good");
-    // Back, and better.
-    drop_in(&gateway, "marked.wasm", &adapter("ok", "better"));
+    // Back under another name, and better.
+    drop_in(&gateway, "renamed.wasm", &adapter("ok", "better"));
     gateway.wait_for(ACTIVATED, 1);
     assert_eq!(gateway.ask("marked").await.content(), "better");
+    assert_eq!(gateway.plugins().await["files"].as_array().unwrap().len(), 1);
+    fs::rename(place(&gateway, "renamed.wasm"), place(&gateway, "marked.wasm")).unwrap();
     // The folder as a whole says nothing about its files when it is not there.
     fs::rename(gateway.folder().join("plugins.d"), gateway.folder().join("away")).unwrap();
     gateway.wait_for("tells nothing", 1);

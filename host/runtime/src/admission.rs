@@ -2,8 +2,15 @@
 //! more than is granted, describes itself and passes its own test.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
 
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use sha2::{Digest, Sha256};
+use thread_priority::unix::{set_thread_priority_and_policy, thread_native_id};
+use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 use wasmtime::Store;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
@@ -11,7 +18,7 @@ use wasmtime::component::types::ComponentItem;
 use crate::bindings::Lifecycle;
 use crate::bindings::adapter::ProviderAdapterPre;
 use crate::bindings::policy::RoutingPolicyPre;
-use crate::bounds::CallClass;
+use crate::bounds::{BACKGROUND_MAX, CallClass};
 use crate::contract;
 use crate::counters::Counters;
 use crate::engine::{Pace, Runtime};
@@ -30,6 +37,9 @@ const VERSION: &str = "0.1.0";
 
 /// Worlds of the contract that this version of the host does not call yet, by what they export.
 const NOT_BUILT: [&str; 4] = ["feedback", "consulting", "bidding", "inventory"];
+
+/// Waits in vain that shorten the next one.
+const IN_VAIN_MAX: u32 = 5;
 
 /// Why a file is not a plugin; for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +72,30 @@ pub enum AdmissionError {
     Manifest(#[from] ManifestError),
 }
 
+/// How long an admission waits for a processor that rests: half as long after each wait in vain,
+/// since on a busy machine many files would each wait for nothing.
+#[derive(Default)]
+pub(crate) struct Patience {
+    in_vain: AtomicU32,
+}
+
+impl Patience {
+    fn left(&self) -> Duration {
+        BACKGROUND_MAX / (1 << self.in_vain.load(Ordering::Relaxed).min(IN_VAIN_MAX))
+    }
+
+    fn rewarded(&self) {
+        self.in_vain.store(0, Ordering::Relaxed);
+    }
+
+    fn lost(&self) {
+        self.in_vain.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl Runtime {
-    /// Compiles and tries a plugin. Takes tens of milliseconds: not for a worker.
+    /// Compiles and tries a plugin. Takes tens of milliseconds, and on a machine that has nothing to
+    /// spare much longer: not for a worker.
     ///
     /// # Errors
     ///
@@ -74,7 +106,41 @@ impl Runtime {
             Seal::Whole | Seal::Absent => {}
             Seal::Broken => return Err(AdmissionError::Damaged),
         }
-        // Compilers have bugs, and this one is handed whatever lies in a folder.
+        match pace {
+            Pace::Start => self.examine_safely(bytes, pace),
+            Pace::Serving => self.examine_in_background(bytes),
+        }
+    }
+
+    /// On a thread that runs only while its processor would rest; where that is too seldom, also
+    /// here: a machine that has nothing to spare gets its plugin late, not never.
+    fn examine_in_background(&self, bytes: &[u8]) -> Result<Plugin, AdmissionError> {
+        let (done, examined) = sync_channel(1);
+        let background = {
+            let (runtime, bytes) = (self.clone(), bytes.to_vec());
+            move || {
+                lower_priority();
+                // Nobody waits for one that comes late.
+                let _ = done.send(runtime.examine_safely(&bytes, Pace::Serving));
+            }
+        };
+        let started = thread::Builder::new().name("admission".into()).spawn(background);
+        let patience = self.patience();
+        let examined = started.ok().and_then(|_| examined.recv_timeout(patience.left()).ok());
+        match examined {
+            Some(examined) => {
+                patience.rewarded();
+                examined
+            }
+            None => {
+                patience.lost();
+                self.examine_safely(bytes, Pace::Serving)
+            }
+        }
+    }
+
+    /// Compilers have bugs, and this one is handed whatever lies in a folder.
+    fn examine_safely(&self, bytes: &[u8], pace: Pace) -> Result<Plugin, AdmissionError> {
         let examined = catch_unwind(AssertUnwindSafe(|| self.examine(bytes, pace)));
         examined.unwrap_or(Err(AdmissionError::Panicked))
     }
@@ -169,6 +235,22 @@ impl Runtime {
             AdmissionError::SelfTest(text)
         })?;
         Ok(declared)
+    }
+}
+
+/// Runs this thread only while its processor would rest. A low priority (`nice`) is not enough: a
+/// request that wakes up would wait for the end of the compiler's slice. Nor may the thread wander:
+/// each move puts it before somebody (`tests/bench/RELOAD.md` has what requests feel of it).
+fn lower_priority() {
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+    if let Err(error) = set {
+        tracing::debug!(?error, "admission runs at the priority of its thread");
+    }
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu());
+    if let Err(error) = sched_setaffinity(None, &here) {
+        tracing::debug!(%error, "admission wanders between processors");
     }
 }
 

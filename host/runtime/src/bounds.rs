@@ -18,6 +18,9 @@ pub(crate) const RESOURCES_MAX: usize = 64;
 /// Entries of one table: function pointers of one program.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 20_000;
 
+/// How long an admission may wait for processors that rest.
+pub(crate) const BACKGROUND_MAX: Duration = Duration::from_secs(2);
+
 /// Native stack of guest calls: 512 KiB, under the 2 MiB of a worker's thread.
 pub(crate) const STACK_BYTES_MAX: usize = 512 * 1024;
 

@@ -9,6 +9,7 @@ use wasmtime::{
     Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
 };
 
+use crate::admission::Patience;
 use crate::bounds::{
     CORE_INSTANCES_PER_COMPONENT, INSTANCES_MAX, KEEP_RESIDENT_BYTES, MEMORY_BYTES_MAX, STACK_BYTES_MAX,
     TABLE_ELEMENTS_MAX, TICK, WARM_SLOTS_MAX,
@@ -23,6 +24,7 @@ struct Inner {
     engine: Engine,
     linkers: Linkers,
     cache: Option<Cache>,
+    patience: Patience,
 }
 
 /// How fast a plugin is to be compiled.
@@ -30,7 +32,7 @@ struct Inner {
 pub enum Pace {
     /// On all processors: nothing is served yet.
     Start,
-    /// On the calling thread alone, and so at its priority.
+    /// On one thread, and only while nobody else wants its processor: requests come first.
     Serving,
 }
 
@@ -64,7 +66,7 @@ impl Runtime {
         };
         start_clock(&engine)?;
         let linkers = Linkers::new(&engine)?;
-        Ok(Runtime(Arc::new(Inner { engine, linkers, cache })))
+        Ok(Runtime(Arc::new(Inner { engine, linkers, cache, patience: Patience::default() })))
     }
 
     /// Compiles in an engine that is thrown away, so that the serving one retains nothing of it
@@ -84,6 +86,10 @@ impl Runtime {
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.0.patience
     }
 
     pub(crate) fn linkers(&self) -> &Linkers {

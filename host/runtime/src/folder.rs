@@ -79,9 +79,9 @@ impl Folder {
         self.look(now, Duration::ZERO)
     }
 
-    /// Makes the next scan tell this file anew, even if it stays as it is.
-    pub fn forget(&mut self, file: &Path) {
-        self.files.forget(file);
+    /// Takes a file for there, so that its absence is told.
+    pub fn expect(&mut self, file: &Path, now: Instant) {
+        self.files.expect(file.into(), now);
     }
 
     fn look(&mut self, now: Instant, rest: Duration) -> Scan {

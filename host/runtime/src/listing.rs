@@ -37,6 +37,10 @@ impl Listing {
         self.0.iter().map(|(file, row)| (file.as_path(), row))
     }
 
+    pub(crate) fn get(&self, file: &Path) -> Option<&FileRow> {
+        self.0.get(file)
+    }
+
     /// Files of one id in one state.
     pub(crate) fn of(&self, id: &str, state: FileState) -> impl Iterator<Item = PathBuf> {
         let rows = self.0.iter().filter(move |(_, row)| row.state == state && row.id.as_deref() == Some(id));

@@ -144,22 +144,22 @@ impl Registry {
             Err(error) => return self.refused(file, "", &known_as, &error.to_string()),
         };
         let id = plugin.manifest().id.clone();
-        match self.seats.get_mut(&id).map(|seat| (seat.file.clone().unwrap_or_default(), seat)) {
-            Some((holder, seat))
-                if holder != file && gone.contains(&holder) && seat.plugin.digest() == known_as =>
-            {
-                seat.file = Some(file.into());
-                self.news.row(file, Some(FileRow::new(FileState::Serving, &id, &known_as, "")));
-                self.keep();
-                return None;
-            }
-            Some((holder, _)) if holder != file && !gone.contains(&holder) => {
+        let holder = self.seats.get(&id).and_then(|seat| seat.file.clone()).filter(|holder| holder != file);
+        if let Some(holder) = holder {
+            if !gone.contains(&holder) && !self.serves_without_file(&holder) {
                 let reason = format!("{} serves as {id:?} already: take one of them away", holder.display());
                 let event = Event { reason, ..Event::about(Transition::Standby, &plugin) };
                 self.news.left_out(FileState::Standby, file, event);
                 return None;
             }
-            _ => {}
+            // The same plugin under another name.
+            if let Some(seat) = self.seats.get_mut(&id).filter(|seat| seat.plugin.digest() == known_as) {
+                seat.file = Some(file.into());
+                self.news.row(&holder, None);
+                self.news.row(file, Some(FileRow::new(FileState::Serving, &id, &known_as, "")));
+                self.keep();
+                return None;
+            }
         }
         self.shelf.keep(&bytes, &known_as);
         let trial = self.trial(&id, None, &known_as, now);
@@ -276,6 +276,9 @@ impl Registry {
                 if let Some(seat) = self.seats.get(&id).cloned() {
                     self.tell(Transition::Activated, &seat);
                 }
+                if let Some(left) = leaving.and_then(|seat| seat.file).filter(|left| *left != file) {
+                    self.news.row(&left, None);
+                }
             }
             Cause::Gone { .. } => {
                 if let Some(seat) = leaving {
@@ -323,6 +326,12 @@ impl Registry {
                 tracing::error!(plugin = change.id, file = %file.display(), reason, "no way back");
             }
         }
+    }
+
+    /// Its file is gone, but it could not be missed.
+    fn serves_without_file(&self, file: &Path) -> bool {
+        let refused = self.news.files().get(file).is_some_and(|row| row.state == FileState::Refused);
+        refused && file.symlink_metadata().is_err()
     }
 
     fn seat_of(&self, file: &Path) -> Option<(&String, &Serving)> {

@@ -82,9 +82,9 @@ impl Settling {
         changes
     }
 
-    /// Makes the next look tell this file anew, even if it stays as it is.
-    pub fn forget(&mut self, file: &Path) {
-        self.0.remove(file);
+    /// Takes a file for there, so that its absence is told.
+    pub fn expect(&mut self, file: PathBuf, now: Instant) {
+        self.0.insert(file, Seen { look: Look::Blind, since: now, rested: Look::Blind });
     }
 }
 
@@ -164,10 +164,15 @@ mod tests {
         assert_eq!(bench.look(NEARLY), (0, 0, true));
         assert_eq!(bench.look(REST), (1, 0, false));
         assert_eq!(bench.look(2 * REST), (0, 0, false));
-        let file = bench.file();
-        bench.settling.forget(&file);
-        assert_eq!(bench.look(3 * REST), (0, 0, true));
-        assert_eq!(bench.look(4 * REST), (1, 0, false));
+    }
+
+    #[test]
+    fn what_was_expected_and_is_not_there_is_told_to_be_gone() {
+        let mut bench = Bench::new();
+        let (file, start) = (bench.file(), bench.start);
+        bench.settling.expect(file, start);
+        assert_eq!(bench.look(Duration::ZERO), (0, 0, true));
+        assert_eq!(bench.look(REST), (0, 1, false));
     }
 
     #[test]

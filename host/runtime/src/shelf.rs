@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use crate::admission::digest;
 
-/// Digests that are shut out at most; beyond, the one that was first goes.
+/// Digests that are shut out at most; beyond, the one that was first goes. Also those let in again.
 const QUARANTINE_MAX: usize = 1024;
 
 const RECORD_FILE: &str = "record.json";
@@ -119,6 +119,9 @@ impl Shelf {
             let first = record.quarantine.iter().min_by_key(|(_, shut_out)| shut_out.since_s);
             let Some(first) = first.map(|(digest, _)| digest.clone()) else { break };
             record.quarantine.remove(&first);
+        }
+        while record.released.len() > QUARANTINE_MAX {
+            record.released.pop_first();
         }
         if record == self.record {
             return;

@@ -71,6 +71,11 @@ impl Supervisor {
         let mut registry = Registry::new(&runtime, DIST, config.plugins.dir.clone(), kept, decided);
         registry.restore(now);
         let mut folder = Folder::new(config.plugins.dir.clone());
+        for serving in registry.plugins().values() {
+            if let Some(file) = &serving.file {
+                folder.expect(file, now);
+            }
+        }
         let state = take_all(&mut registry, &mut folder, now);
         let routes = assemble(&config, &mut registry, &runtime)?;
         let mut config_files = Settling::default();
