@@ -57,11 +57,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     for thread in threads {
         times.extend(thread.join().map_err(|_| "a connection's thread broke down")??);
     }
+    let seconds_taken = start.elapsed().as_secs_f64();
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_micros();
     let figures = format!(
-        r#"{{"requests":{},"p50_us":{},"p90_us":{},"p99_us":{},"max_us":{}}}"#,
+        r#"{{"requests":{},"seconds":{:.3},"p50_us":{},"p90_us":{},"p99_us":{},"max_us":{}}}"#,
         times.len(),
+        seconds_taken,
         at(50),
         at(90),
         at(99),

@@ -123,10 +123,9 @@ def admission():
     """Open-loop load at half of what the gateway can do, quiet and while a plugin of 100 KB is admitted."""
     rows = []
     with tempfile.TemporaryDirectory() as work, gateway.nginx(work), serving(True) as (_, folder):
-        most = json.loads(subprocess.run(
-            ["wrk", "-t1", "-c32", "-d3s", "-s", gateway.HERE / "load.lua", f"http://{ADDRESS}/v1/chat/completions"],
-            capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-        rate = round(most["requests"] / most["seconds"] / 2)
+        # What gets through when the same program asks for more than can be served.
+        full = json.loads(openloop(100_000, 1).communicate()[0])
+        rate = round(full["requests"] / full["seconds"] / 2)
         shout = (ROOT / "target/examples/shout.wasm").read_bytes()
         # Made before the load, so that making them is no part of it.
         drops = ROUNDS * round(LOAD_SECONDS / ADMISSION_EVERY_SECONDS + 1)
@@ -135,8 +134,7 @@ def admission():
             file.write_bytes(relabelled(shout, label))
         for turn in range(ROUNDS):
             for admitting in (turn % 2 == 0, turn % 2 == 1):
-                load = subprocess.Popen([ROOT / "target/release/sluice-openloop", ADDRESS, BODY, str(rate),
-                                         str(LOAD_SECONDS)], stdout=subprocess.PIPE, text=True)
+                load = openloop(rate, LOAD_SECONDS)
                 began, admitted = snapshot()["generation"], 0
                 while admitting and load.poll() is None:
                     os.rename(staged.pop(), folder / "shout.wasm")
@@ -147,6 +145,11 @@ def admission():
                              "admitted": admitted, "plugin_bytes": len(shout)} | figures)
                 show(rows[-1])
     return rows
+
+
+def openloop(rate, seconds):
+    command = [ROOT / "target/release/sluice-openloop", ADDRESS, BODY, str(rate), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def judge(rows):
