@@ -1,10 +1,16 @@
-//! What the vendor says to a request: deterministic but for the id and the time.
+//! What the vendor says to a request, whichever wire writes it: deterministic
+//! but for the id and the time.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::chat::{ChatRequest, ForcedTool};
+use crate::ask::{Ask, Calling, Thinking, Tool};
+use crate::lapse::{Lapse, Told};
 use crate::row::Billed;
+use crate::script::Script;
 use crate::words;
+
+/// What a model thinks that was asked to think and has no script.
+const THOUGHT: &str = "Let me think.";
 
 /// What an answer carries besides its content.
 pub(crate) struct Stamp {
@@ -17,203 +23,185 @@ pub(crate) struct Stamp {
 
 /// The answer to one request, in either delivery.
 pub(crate) struct Answer {
-    stamp: Stamp,
-    model: String,
-    choices: u64,
-    content: Content,
-    finish_reason: &'static str,
+    pub(crate) stamp: Stamp,
+    pub(crate) model: String,
+    pub(crate) choices: u64,
+    /// The same in each choice: thoughts, then a text or calls.
+    pub(crate) parts: Vec<Part>,
+    pub(crate) finish: Finish,
+    /// Tokens of each choice that are billed and never seen.
+    pub(crate) hidden_tokens: u64,
+    /// What it says about its cost; None is nothing at all.
+    pub(crate) usage: Option<Usage>,
     billed: Billed,
 }
 
-/// One event of a stream.
-pub(crate) struct Event {
-    pub(crate) data: Value,
-    /// Completion tokens in it.
-    pub(crate) tokens: u64,
+pub(crate) enum Part {
+    Thinking(String),
+    Text(String),
+    Call {
+        name: String,
+        /// A JSON object, unless the answer was cut within it.
+        arguments: String,
+    },
 }
 
-/// The same in each choice.
-enum Content {
-    Text(String),
-    ToolCall { name: String, arguments: String },
+/// Why the answer ends.
+pub(crate) enum Finish {
+    Stop,
+    StopSequence(String),
+    Length,
+    Calls,
+}
+
+/// Tokens, as the vendor tells of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Usage {
+    /// Of the prompt, but for the cached ones.
+    pub(crate) input: u64,
+    pub(crate) cached_input: u64,
+    pub(crate) cache_write: u64,
+    /// Of all choices, reasoning included.
+    pub(crate) output: u64,
+    pub(crate) reasoning: u64,
 }
 
 // === impl Answer ===
 
 impl Answer {
-    /// Says `reply`, or echoes what the user said. A forced function is
-    /// called whatever the reply.
-    pub(crate) fn new(request: &ChatRequest, reply: Option<&str>, stamp: Stamp) -> Answer {
-        let mut content = Content::choose(request, reply);
-        let mut finish_reason = content.finish_reason();
-        let text = content.text_mut();
-        if let Some(kept) = request.completion_tokens_max.and_then(|max| words::truncated(text, max)) {
-            *text = kept.to_owned();
-            finish_reason = "length";
+    /// Says the script's reply, or echoes what the user said. A forced
+    /// function is called whatever the reply.
+    pub(crate) fn new(ask: &Ask, script: &Script, lapse: &Lapse, stamp: Stamp) -> Answer {
+        let (mut parts, mut finish) = content(ask, script, lapse);
+        let limit = ask.completion_tokens_max.filter(|_| lapse.words.is_none());
+        let hidden_tokens = u64::from(script.usage.reasoning).min(limit.unwrap_or(u64::MAX));
+        if limit.is_some_and(|max| cut(&mut parts, max - hidden_tokens)) {
+            finish = Finish::Length;
         }
-        let billed = Billed {
-            prompt_tokens: request.prompt_tokens,
-            completion_tokens: words::count(text) * request.choices,
+        let seen: u64 = parts.iter().map(|part| words::count(part.text())).sum();
+        let usage = Usage {
+            input: ask.prompt_tokens,
+            cached_input: script.usage.cached_input.into(),
+            cache_write: script.usage.cache_write.into(),
+            output: (seen + hidden_tokens) * ask.choices,
+            reasoning: (thought_words(&parts) + hidden_tokens) * ask.choices,
         };
         Answer {
             stamp,
-            model: request.model.clone(),
-            choices: request.choices,
-            content,
-            finish_reason,
-            billed,
+            model: ask.model.clone(),
+            choices: ask.choices,
+            parts,
+            finish,
+            hidden_tokens,
+            usage: match lapse.told {
+                Told::Truth => Some(usage),
+                Told::Nothing => None,
+                Told::Ones => Some(Usage::ONES),
+            },
+            billed: Billed { prompt_tokens: usage.prompt(), completion_tokens: usage.output },
         }
     }
 
+    /// What it costs, whatever its usage says.
     pub(crate) fn billed(&self) -> Billed {
         self.billed
     }
 
-    /// The `chat.completion` object.
-    pub(crate) fn whole(&self) -> Value {
-        let choice = |index: u64| {
-            json!({
-                "index": index,
-                "message": self.message(index),
-                "logprobs": null,
-                "finish_reason": self.finish_reason,
-            })
-        };
-        let mut object = self.envelope("chat.completion");
-        object.insert("choices".to_owned(), (0..self.choices).map(choice).collect());
-        object.insert("usage".to_owned(), self.usage());
-        Value::Object(object)
-    }
-
-    /// The stream: for each choice its role, then its words by turns, then its
-    /// end; then the usage, if asked for. `[DONE]` is not an event of ours.
-    pub(crate) fn events(&self, with_usage: bool) -> Vec<Event> {
-        let mut events = Vec::new();
-        let mut each_choice = |delta: &dyn Fn(u64) -> Value, finish_reason: Option<&str>, tokens: u64| {
-            for index in 0..self.choices {
-                let choice = json!({
-                    "index": index,
-                    "delta": delta(index),
-                    "logprobs": null,
-                    "finish_reason": finish_reason,
-                });
-                events.push(Event { data: self.chunk(json!([choice]), with_usage), tokens });
-            }
-        };
-        each_choice(&|index| self.first_delta(index), None, 0);
-        for piece in words::pieces(self.content.text()) {
-            each_choice(&|_| self.content.delta(piece), None, words::count(piece));
-        }
-        each_choice(&|_| json!({}), Some(self.finish_reason), 0);
-        if with_usage {
-            let mut chunk = self.chunk(json!([]), true);
-            chunk["usage"] = self.usage();
-            events.push(Event { data: chunk, tokens: 0 });
-        }
-        events
-    }
-
-    fn message(&self, index: u64) -> Value {
-        match &self.content {
-            Content::Text(text) => json!({ "role": "assistant", "content": text, "refusal": null }),
-            Content::ToolCall { name, arguments } => {
-                let function = json!({ "name": name, "arguments": arguments });
-                let call = json!({ "id": self.call_id(index), "type": "function", "function": function });
-                json!({ "role": "assistant", "content": null, "refusal": null, "tool_calls": [call] })
-            }
-        }
-    }
-
-    /// A choice's role, with all of a tool call but its arguments.
-    fn first_delta(&self, index: u64) -> Value {
-        match &self.content {
-            Content::Text(_) => json!({ "role": "assistant", "content": "", "refusal": null }),
-            Content::ToolCall { name, .. } => {
-                let function = json!({ "name": name, "arguments": "" });
-                let call = json!({ "index": 0, "id": self.call_id(index), "type": "function", "function": function });
-                json!({ "role": "assistant", "content": null, "tool_calls": [call] })
-            }
-        }
-    }
-
-    fn chunk(&self, choices: Value, with_usage: bool) -> Value {
-        let mut object = self.envelope("chat.completion.chunk");
-        object.insert("choices".to_owned(), choices);
-        if with_usage {
-            object.insert("usage".to_owned(), Value::Null);
-        }
-        Value::Object(object)
-    }
-
-    fn envelope(&self, object: &str) -> Map<String, Value> {
-        let Stamp { vendor, sequence, created_s } = &self.stamp;
-        Map::from_iter([
-            ("id".to_owned(), json!(format!("chatcmpl-{sequence:016x}"))),
-            ("object".to_owned(), json!(object)),
-            ("created".to_owned(), json!(created_s)),
-            ("model".to_owned(), json!(self.model)),
-            ("system_fingerprint".to_owned(), json!(format!("fp_{vendor}"))),
-        ])
-    }
-
-    fn usage(&self) -> Value {
-        let Billed { prompt_tokens, completion_tokens } = self.billed;
-        json!({
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-            "prompt_tokens_details": { "cached_tokens": 0 },
-            "completion_tokens_details": { "reasoning_tokens": 0 },
-        })
-    }
-
-    fn call_id(&self, index: u64) -> String {
-        format!("call_{:016x}{index:02x}", self.stamp.sequence)
+    pub(crate) fn calls(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Call { .. }))
     }
 }
 
-// === impl Content ===
+// === impl Part ===
 
-impl Content {
-    fn choose(request: &ChatRequest, reply: Option<&str>) -> Content {
-        if let Some(ForcedTool { name, parameters }) = &request.forced_tool {
-            let arguments = example(parameters, &request.last_user_text).to_string();
-            return Content::ToolCall { name: name.clone(), arguments };
-        }
-        match reply {
-            Some(reply) => Content::Text(reply.to_owned()),
-            None => Content::Text(format!("You said: {}", request.last_user_text)),
-        }
-    }
-
-    fn finish_reason(&self) -> &'static str {
+impl Part {
+    /// What is streamed in pieces.
+    pub(crate) fn text(&self) -> &str {
         match self {
-            Content::Text(_) => "stop",
-            Content::ToolCall { .. } => "tool_calls",
-        }
-    }
-
-    /// What is streamed word by word.
-    fn text(&self) -> &str {
-        match self {
-            Content::Text(text) | Content::ToolCall { arguments: text, .. } => text,
+            Part::Thinking(text) | Part::Text(text) | Part::Call { arguments: text, .. } => text,
         }
     }
 
     fn text_mut(&mut self) -> &mut String {
         match self {
-            Content::Text(text) | Content::ToolCall { arguments: text, .. } => text,
+            Part::Thinking(text) | Part::Text(text) | Part::Call { arguments: text, .. } => text,
         }
     }
+}
 
-    fn delta(&self, piece: &str) -> Value {
-        match self {
-            Content::Text(_) => json!({ "content": piece }),
-            Content::ToolCall { .. } => {
-                json!({ "tool_calls": [{ "index": 0, "function": { "arguments": piece } }] })
-            }
-        }
+// === impl Usage ===
+
+impl Usage {
+    /// One token of a prompt and one of an answer.
+    const ONES: Usage = Usage { input: 1, cached_input: 0, cache_write: 0, output: 1, reasoning: 0 };
+
+    /// The whole prompt.
+    pub(crate) fn prompt(&self) -> u64 {
+        self.input + self.cached_input + self.cache_write
     }
+}
+
+/// All that there is to say, limits aside.
+fn content(ask: &Ask, script: &Script, lapse: &Lapse) -> (Vec<Part>, Finish) {
+    let thought = match ask.thinking {
+        Thinking::No => None,
+        Thinking::IfScripted => script.thinking.as_deref(),
+        Thinking::Yes => Some(script.thinking.as_deref().unwrap_or(THOUGHT)),
+    };
+    let mut parts: Vec<Part> =
+        thought.map(|thought| Part::Thinking(thought.to_owned())).into_iter().collect();
+    let calls = match ask.calling {
+        Calling::No => false,
+        Calling::May => script.calls,
+        Calling::Must => true,
+    };
+    if calls && lapse.frame_bytes.is_none() {
+        let count =
+            script.parallel_calls.filter(|_| !ask.one_call_at_most).map_or(1, |count| count.get().into());
+        let call = |tool: &Tool| Part::Call {
+            name: tool.name.clone(),
+            arguments: example(&tool.parameters, &ask.last_user_text).to_string(),
+        };
+        parts.extend(ask.tools.iter().cycle().take(count).map(call));
+        return (parts, Finish::Calls);
+    }
+    let reply = || script.reply.clone().unwrap_or_else(|| format!("You said: {}", ask.last_user_text));
+    let mut text = lapse.frame_bytes.map_or_else(reply, |bytes| "x".repeat(bytes));
+    if let Some(words) = lapse.words {
+        text = words::of_length(&text, words);
+    }
+    let mut finish = Finish::Stop;
+    let stops = ask.stop_sequences.iter().filter_map(|stop| Some((text.find(stop)?, stop)));
+    if let Some((end, stop)) = stops.min_by_key(|(end, _)| *end) {
+        text.truncate(end);
+        finish = Finish::StopSequence(stop.clone());
+    }
+    parts.push(Part::Text(text));
+    (parts, finish)
+}
+
+/// Keeps so many words over all parts, and says whether that took any away.
+fn cut(parts: &mut Vec<Part>, words_max: u64) -> bool {
+    let mut left = words_max;
+    for index in 0..parts.len() {
+        let text = parts[index].text_mut();
+        if let Some(kept) = words::truncated(text, left) {
+            *text = kept.to_owned();
+            let keeps_some = index == 0 || left > 0;
+            parts.truncate(index + usize::from(keeps_some));
+            return true;
+        }
+        left -= words::count(text);
+    }
+    false
+}
+
+fn thought_words(parts: &[Part]) -> u64 {
+    let of = |part: &Part| match part {
+        Part::Thinking(text) => words::count(text),
+        Part::Text(_) | Part::Call { .. } => 0,
+    };
+    parts.iter().map(of).sum()
 }
 
 /// Arguments that fit the types of a function's `parameters`; texts say what
@@ -234,4 +222,22 @@ fn example(parameters: &Value, user_text: &str) -> Value {
         }
     };
     properties.into_iter().flatten().map(|(name, schema)| (name.clone(), value_of(schema))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Part, cut};
+    use crate::words;
+
+    #[test]
+    fn a_cut_keeps_that_many_words_over_all_parts() {
+        let texts = ["a b", "c", "d e f"];
+        for words_max in 0..8 {
+            let mut parts: Vec<_> = texts.map(|text| Part::Text(text.to_owned())).into();
+            assert_eq!(cut(&mut parts, words_max), words_max < 6);
+            let kept: u64 = parts.iter().map(|part| words::count(part.text())).sum();
+            assert_eq!(kept, words_max.min(6));
+            assert!(!parts.is_empty() && parts[1..].iter().all(|part| !part.text().is_empty()));
+        }
+    }
 }

@@ -5,10 +5,12 @@ use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
 
 use crate::books::Entry;
 use crate::connection::ResetSwitch;
@@ -40,13 +42,14 @@ pub(crate) struct AnswerBody {
     pace: Pace,
 }
 
-/// Whether pieces may share a write.
-enum Pace {
+/// When the next piece is handed over.
+pub(crate) enum Pace {
+    /// At once; pieces may share a write.
     Together,
-    /// Each is flushed before the next is handed over.
-    Alone {
-        flushed: bool,
-    },
+    /// When the one before is flushed.
+    Alone { flushed: bool },
+    /// After a wait, which begins when it is asked for.
+    Dripping { wait: Duration, waiting: Option<Pin<Box<Sleep>>> },
 }
 
 /// Joins the pieces and cuts them again, every `bytes`. What a piece bills
@@ -76,19 +79,20 @@ pub(crate) fn cut(pieces: Vec<Piece>, bytes: NonZeroUsize) -> Vec<Piece> {
 // === impl AnswerBody ===
 
 impl AnswerBody {
-    /// Pieces that may share a write, of a body whose length is announced or not.
-    pub(crate) fn new(pieces: Vec<Piece>, length: Option<u64>, ending: Ending, entry: Entry) -> AnswerBody {
-        let mut body = AnswerBody { pieces: pieces.into(), ending, entry, length, pace: Pace::Together };
+    /// A body of these pieces, and of this length if one is announced.
+    pub(crate) fn new(
+        mut pieces: Vec<Piece>,
+        length: Option<u64>,
+        pace: Pace,
+        ending: Ending,
+        entry: Entry,
+    ) -> AnswerBody {
+        pieces.retain(|piece| !piece.bytes.is_empty());
+        let mut body = AnswerBody { pieces: pieces.into(), ending, entry, length, pace };
         if body.pieces.is_empty() {
             body.conclude();
         }
         body
-    }
-
-    /// Pieces that each leave in a write of their own.
-    pub(crate) fn flushed_each(pieces: Vec<Piece>, ending: Ending, entry: Entry) -> AnswerBody {
-        let pace = Pace::Alone { flushed: true };
-        AnswerBody { pace, ..AnswerBody::new(pieces, None, ending, entry) }
     }
 
     /// Booked with the last piece, not after it: a client that has read it all
@@ -96,6 +100,39 @@ impl AnswerBody {
     fn conclude(&mut self) {
         if let Ending::Whole(outcome) = self.ending {
             self.entry.concludes(outcome);
+        }
+    }
+}
+
+// === impl Pace ===
+
+impl Pace {
+    pub(crate) const ALONE: Pace = Pace::Alone { flushed: true };
+
+    pub(crate) fn dripping(wait: Duration) -> Pace {
+        Pace::Dripping { wait, waiting: None }
+    }
+
+    /// Ready when the next piece may go, which then counts as gone.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Pace::Together => Poll::Ready(()),
+            Pace::Alone { flushed: flushed @ true } => {
+                *flushed = false;
+                Poll::Ready(())
+            }
+            // A connection flushes what it has when its body is not ready.
+            Pace::Alone { flushed } => {
+                *flushed = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Pace::Dripping { wait, waiting } => {
+                let sleep = waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(*wait)));
+                ready!(sleep.as_mut().poll(context));
+                *waiting = None;
+                Poll::Ready(())
+            }
         }
     }
 }
@@ -108,11 +145,8 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        // A connection flushes what it has when its body is not ready.
-        if let Pace::Alone { flushed: flushed @ false } = &mut self.pace {
-            *flushed = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
+        if !self.pieces.is_empty() {
+            ready!(self.pace.poll_next(context));
         }
         let Some(piece) = self.pieces.pop_front() else {
             return match &self.ending {
@@ -128,9 +162,6 @@ impl Body for AnswerBody {
         self.entry.adds(billed, piece.bytes.len() as u64);
         if self.pieces.is_empty() {
             self.conclude();
-        }
-        if let Pace::Alone { flushed } = &mut self.pace {
-            *flushed = false;
         }
         Poll::Ready(Some(Ok(Frame::data(piece.bytes))))
     }

@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::fault::FaultKind;
 use crate::row::{Billed, Outcome, Row};
-use crate::script::FaultKind;
 
 /// Most rows kept: 100,000. More than any test asks for; a load test, which
 /// asks for more, reads the totals.
@@ -80,6 +81,7 @@ pub(crate) struct Head {
 pub(crate) struct Entry {
     books: Arc<Books>,
     sequence: u64,
+    arrived: Instant,
     expected: Outcome,
     concluded: bool,
 }
@@ -122,7 +124,13 @@ impl Books {
             sequence
         };
         self.changed.send_replace(());
-        Entry { books: Arc::clone(self), sequence, expected: Outcome::ClientGone, concluded: false }
+        Entry {
+            books: Arc::clone(self),
+            sequence,
+            arrived: Instant::now(),
+            expected: Outcome::ClientGone,
+            concluded: false,
+        }
     }
 
     /// The books now; with a vendor, the rows of that one.
@@ -214,6 +222,7 @@ impl Head {
             billed: Billed::default(),
             bytes_sent: 0,
             outcome: None,
+            left_after_ms: None,
         }
     }
 }
@@ -268,6 +277,10 @@ impl Entry {
 
     /// Ends the row. Only the first time counts.
     pub(crate) fn concludes(&mut self, outcome: Outcome) {
+        self.ends(outcome, None);
+    }
+
+    fn ends(&mut self, outcome: Outcome, left_after_ms: Option<u64>) {
         if std::mem::replace(&mut self.concluded, true) {
             return;
         }
@@ -283,6 +296,7 @@ impl Entry {
             }
             if let Some(row) = state.row(self.sequence) {
                 row.outcome = Some(outcome);
+                row.left_after_ms = left_after_ms;
             }
         }
         self.books.changed.send_replace(());
@@ -296,8 +310,15 @@ impl Entry {
 }
 
 impl Drop for Entry {
+    /// Whoever drops it early: the client, unless we reset its connection.
     fn drop(&mut self) {
-        self.concludes(self.expected);
+        let left_after_ms = match self.expected {
+            Outcome::Fault(FaultKind::Reset) => None,
+            Outcome::Complete | Outcome::ClientGone | Outcome::Fault(_) => {
+                u64::try_from(self.arrived.elapsed().as_millis()).ok()
+            }
+        };
+        self.ends(self.expected, left_after_ms);
     }
 }
 

@@ -5,22 +5,31 @@
 //!
 //! - `simulator`: start, accept, stop; `connection`: one TCP connection and its reset.
 //! - `service`: the path of a request; `control`: the API under `/_simulate/`.
-//! - `vendor`: what a vendor would answer; `delivery`: how that leaves, with the fault that is due.
-//! - `script`: what a vendor was told to do; `books`, `row`: what it saw and billed.
-//! - `chat`: a request as the vendor checks it; `answer`: what it says to that;
-//!   `sse`: how a stream is written; `body`: an answer on its way, booked piece by piece.
+//! - `script`: what a vendor was told to do; `fault`, `chaos`: what goes wrong, on order or by chance.
+//! - `wire`: which API is meant; `openai`, `anthropic`: how each is checked and written.
+//! - `ask`: what a request wants; `answer`: what is said to that; `lapse`: what a fault changes in it.
+//! - `vendor`: what a vendor would answer; `plan`: that, ready to be sent or to be spoilt;
+//!   `delivery`: how it leaves, with the fault that is due.
+//! - `sse`: how a stream is written; `body`: an answer on its way, booked piece by piece;
+//!   `books`, `row`: what a vendor saw and billed.
 //! - `refusal`, `words`, `base64`: small things they share.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by it"))]
 
 mod answer;
+mod anthropic;
+mod ask;
 mod base64;
 mod body;
 mod books;
-mod chat;
+mod chaos;
 mod connection;
 mod control;
 mod delivery;
+mod fault;
+mod lapse;
+mod openai;
+mod plan;
 mod refusal;
 mod row;
 mod script;
@@ -28,9 +37,12 @@ mod service;
 mod simulator;
 mod sse;
 mod vendor;
+mod wire;
 mod words;
 
 pub use books::{Connections, Goal, Snapshot, Totals};
+pub use chaos::Chaos;
+pub use fault::{Fault, FaultKind, Moment};
 pub use row::{Billed, Outcome, Row};
-pub use script::{Fault, FaultKind, Moment, Newline, Script, SseStyle};
+pub use script::{Newline, Script, SseStyle, UsageScript};
 pub use simulator::Simulator;

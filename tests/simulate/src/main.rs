@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use clap::Parser;
 use sluice_simulate::Simulator;
 
-/// Stands in for LLM vendors: the OpenAI wire, with faults and books.
+/// Stands in for LLM vendors: the OpenAI and Anthropic wires, with faults and books.
 #[derive(Parser)]
 struct Arguments {
     /// Address to listen on; port 0 lets the system choose.

@@ -1,16 +1,16 @@
-//! What a vendor says no with: a status and OpenAI's error envelope.
+//! What a vendor says no with: a status, and what goes into the wire's envelope.
 
 use http::StatusCode;
-use serde_json::{Value, json};
 
-/// A request that the vendor does not serve.
+/// A request that the vendor does not serve. How it is written: `openai`, `anthropic`.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
-    message: String,
-    kind: &'static str,
-    param: Option<&'static str>,
-    code: Option<&'static str>,
+    pub(crate) message: String,
+    /// The error's type; without it, what the wire has for the status.
+    pub(crate) kind: Option<String>,
+    pub(crate) param: Option<&'static str>,
+    pub(crate) code: Option<&'static str>,
 }
 
 impl Refusal {
@@ -19,9 +19,10 @@ impl Refusal {
         Refusal::new(StatusCode::BAD_REQUEST, message.into(), param, None)
     }
 
-    pub(crate) fn no_key() -> Refusal {
-        let message = "You didn't provide an API key. Send it in an Authorization header, as a bearer.";
-        Refusal::new(StatusCode::UNAUTHORIZED, message.to_owned(), None, None)
+    /// There is no key where it belongs.
+    pub(crate) fn no_key(place: &str) -> Refusal {
+        let message = format!("You didn't provide an API key. Send it in {place}.");
+        Refusal::new(StatusCode::UNAUTHORIZED, message, None, None)
     }
 
     pub(crate) fn wrong_key() -> Refusal {
@@ -51,14 +52,19 @@ impl Refusal {
 
     /// What a scripted status says when the script gives no body.
     pub(crate) fn scripted(status: StatusCode) -> Refusal {
-        let (kind, code) = match status.as_u16() {
-            401 => ("invalid_request_error", Some("invalid_api_key")),
-            429 => ("requests", Some("rate_limit_exceeded")),
-            500.. => ("server_error", None),
-            _ => ("invalid_request_error", None),
+        let code = match status.as_u16() {
+            401 => Some("invalid_api_key"),
+            429 => Some("rate_limit_exceeded"),
+            _ => None,
         };
         let message = format!("The simulated vendor was told to answer {}.", status.as_u16());
-        Refusal { status, message, kind, param: None, code }
+        Refusal::new(status, message, None, code)
+    }
+
+    /// An error of this type, if one is given, under a status that says that all is well.
+    pub(crate) fn belated(kind: Option<String>, status: StatusCode) -> Refusal {
+        let message = "The simulated vendor was told to fail after it said 200.".to_owned();
+        Refusal { kind, ..Refusal::new(status, message, None, None) }
     }
 
     fn new(
@@ -67,12 +73,6 @@ impl Refusal {
         param: Option<&'static str>,
         code: Option<&'static str>,
     ) -> Refusal {
-        Refusal { status, message, kind: "invalid_request_error", param, code }
-    }
-
-    /// OpenAI's error envelope.
-    pub(crate) fn envelope(&self) -> Value {
-        let Refusal { status: _, message, kind, param, code } = self;
-        json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
+        Refusal { status, message, kind: None, param, code }
     }
 }

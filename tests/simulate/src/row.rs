@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::ser::{Serialize, Serializer};
 
 use crate::base64;
-use crate::script::FaultKind;
+use crate::fault::FaultKind;
 
 /// One request: what came, what was answered, what is billed.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -41,6 +41,9 @@ pub struct Row {
     pub bytes_sent: u64,
     /// None while the request is under way.
     pub outcome: Option<Outcome>,
+    /// If the client left before the end, how long after the request's head
+    /// came the connection noticed, in milliseconds.
+    pub left_after_ms: Option<u64>,
 }
 
 /// Words that the vendor charges for.

@@ -1,12 +1,11 @@
 //! What each vendor was told to do, and which of its faults is next.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::{HeaderName, HeaderValue, StatusCode};
-use serde::de::{Deserialize, Deserializer, Error};
+use crate::chaos::Chaos;
+use crate::fault::Fault;
 
 /// Most vendors with a script: 1,000. A test plays a handful; the bound is
 /// for the loop that makes up a new name each time.
@@ -18,13 +17,37 @@ const VENDORS_MAX: usize = 1_000;
 pub struct Script {
     /// The one key that is let in; without it, any that is not empty.
     pub key: Option<String>,
+    /// The Anthropic wire takes a key in an Authorization header too, which is
+    /// where anthropic-python 2 puts it.
+    pub bearer: bool,
     /// The text of every answer; without it, what the user said.
     pub reply: Option<String>,
+    /// What is thought first, where thoughts are shown.
+    pub thinking: Option<String>,
+    /// Tools are called even if they only may be, unless one was answered just now.
+    pub calls: bool,
+    /// Calls made at once; without it, 1.
+    pub parallel_calls: Option<NonZeroU16>,
+    pub usage: UsageScript,
     /// The models there are; without it, any.
     pub models: Option<Vec<String>>,
     pub sse: SseStyle,
-    /// Taken by requests for chat completions, in this order.
+    /// Taken by requests for an answer, in this order.
     pub faults: VecDeque<Fault>,
+    /// What may hit a request that takes none of these.
+    pub chaos: Option<Chaos>,
+}
+
+/// Tokens that are billed and reported beside those that can be counted.
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UsageScript {
+    /// Of a prompt before the messages, read from a cache.
+    pub cached_input: u32,
+    /// Of a prompt before the messages, written to a cache.
+    pub cache_write: u32,
+    /// Thought and not shown; part of what `max_tokens` allows.
+    pub reasoning: u32,
 }
 
 /// How a stream is written. All of it is legal SSE.
@@ -50,72 +73,6 @@ pub enum Newline {
     Cr,
 }
 
-/// One thing to go wrong, `times` in a row; 0 is for ever.
-#[derive(Clone, Debug, serde::Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Fault {
-    /// Answers this instead. Without a body, OpenAI's error envelope.
-    Status {
-        #[serde(deserialize_with = "status")]
-        status: StatusCode,
-        #[serde(default, deserialize_with = "headers")]
-        headers: Vec<(HeaderName, HeaderValue)>,
-        body: Option<String>,
-        #[serde(default = "once")]
-        times: u32,
-    },
-    /// Waits, then answers normally.
-    Delay {
-        ms: u32,
-        #[serde(default = "once")]
-        times: u32,
-    },
-    /// Says nothing from that moment on, until the client leaves.
-    Hang {
-        at: Moment,
-        #[serde(default = "one_event")]
-        events: NonZeroUsize,
-        #[serde(default = "once")]
-        times: u32,
-    },
-    /// Resets the TCP connection at that moment.
-    Reset {
-        at: Moment,
-        #[serde(default = "one_event")]
-        events: NonZeroUsize,
-        #[serde(default = "once")]
-        times: u32,
-    },
-    /// Answers normally, in chunks of so many bytes, each flushed by itself.
-    Split {
-        bytes: NonZeroUsize,
-        #[serde(default = "once")]
-        times: u32,
-    },
-}
-
-/// When an answer breaks off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Moment {
-    /// Before anything is sent.
-    Headers,
-    /// After the headers and the first events, or half of an answer that is
-    /// not streamed.
-    Body,
-}
-
-/// A fault's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FaultKind {
-    Status,
-    Delay,
-    Hang,
-    Reset,
-    Split,
-}
-
 /// The scripts of all vendors in this process.
 #[derive(Default)]
 pub(crate) struct Scripts(Mutex<HashMap<String, Directed>>);
@@ -128,6 +85,8 @@ pub(crate) struct TooManyVendors;
 struct Directed {
     script: Arc<Script>,
     faults_left: VecDeque<Fault>,
+    /// Requests for an answer since the script was set.
+    requests: u64,
 }
 
 // === impl Scripts ===
@@ -139,7 +98,7 @@ impl Scripts {
         if scripts.len() >= VENDORS_MAX && !scripts.contains_key(vendor) {
             return Err(TooManyVendors);
         }
-        let directed = Directed { faults_left: script.faults.clone(), script: Arc::new(script) };
+        let directed = Directed { faults_left: script.faults.clone(), script: Arc::new(script), requests: 0 };
         scripts.insert(vendor.to_owned(), directed);
         Ok(())
     }
@@ -153,53 +112,21 @@ impl Scripts {
         scripts.get(vendor).map(|directed| Arc::clone(&directed.script)).unwrap_or_default()
     }
 
-    /// Takes one turn of the vendor's next fault.
+    /// Takes one turn of the vendor's next fault, or draws one if there is none left.
     pub(crate) fn next_fault(&self, vendor: &str) -> Option<Fault> {
         let mut scripts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let faults = &mut scripts.get_mut(vendor)?.faults_left;
-        let fault = faults.front()?.clone();
-        match faults.front_mut()?.times_left() {
+        let Directed { script, faults_left, requests } = scripts.get_mut(vendor)?;
+        *requests += 1;
+        let Some(next) = faults_left.front_mut() else {
+            return script.chaos.as_ref()?.draw(*requests).cloned();
+        };
+        let fault = next.clone();
+        match next.times_left() {
             0 => (), // for ever
-            1 => drop(faults.pop_front()),
+            1 => drop(faults_left.pop_front()),
             times => *times -= 1,
         }
         Some(fault)
-    }
-}
-
-// === impl Fault ===
-
-impl Fault {
-    pub(crate) fn kind(&self) -> FaultKind {
-        match self {
-            Fault::Status { .. } => FaultKind::Status,
-            Fault::Delay { .. } => FaultKind::Delay,
-            Fault::Hang { .. } => FaultKind::Hang,
-            Fault::Reset { .. } => FaultKind::Reset,
-            Fault::Split { .. } => FaultKind::Split,
-        }
-    }
-
-    fn times_left(&mut self) -> &mut u32 {
-        match self {
-            Fault::Status { times, .. }
-            | Fault::Delay { times, .. }
-            | Fault::Hang { times, .. }
-            | Fault::Reset { times, .. }
-            | Fault::Split { times, .. } => times,
-        }
-    }
-}
-
-impl fmt::Display for FaultKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            FaultKind::Status => "status",
-            FaultKind::Delay => "delay",
-            FaultKind::Hang => "hang",
-            FaultKind::Reset => "reset",
-            FaultKind::Split => "split",
-        })
     }
 }
 
@@ -215,37 +142,10 @@ impl Newline {
     }
 }
 
-fn once() -> u32 {
-    1
-}
-
-fn one_event() -> NonZeroUsize {
-    NonZeroUsize::MIN
-}
-
-/// A final status: 1xx would not end the exchange.
-fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
-    let number = u16::deserialize(deserializer)?;
-    match StatusCode::from_u16(number) {
-        Ok(status) if (200..600).contains(&number) => Ok(status),
-        Ok(_) | Err(_) => Err(D::Error::custom(format!("status {number} is not in 200..=599"))),
-    }
-}
-
-fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(HeaderName, HeaderValue)>, D::Error> {
-    let pairs = Vec::<(String, String)>::deserialize(deserializer)?;
-    let checked = pairs.into_iter().map(|(name, value)| {
-        let bad = |_| D::Error::custom(format!("{name:?}: {value:?} is not a header"));
-        let checked_name = HeaderName::try_from(&name).map_err(|_| bad(()))?;
-        let checked_value = HeaderValue::try_from(&value).map_err(|_| bad(()))?;
-        Ok((checked_name, checked_value))
-    });
-    checked.collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{FaultKind, Script, Scripts};
+    use super::{Script, Scripts};
+    use crate::fault::FaultKind;
 
     fn script(json: &str) -> Result<Script, serde_json::Error> {
         serde_json::from_str(json)
@@ -279,6 +179,11 @@ mod tests {
             (r#"{"faults": [{"kind": "status", "status": 101}]}"#, "101"),
             (r#"{"faults": [{"kind": "status", "status": 500, "headers": [["a b", "c"]]}]}"#, "a b"),
             (r#"{"faults": [{"kind": "hang"}]}"#, "at"),
+            (r#"{"faults": [{"kind": "ignore_limit", "words": 1000001}]}"#, "1000000"),
+            (r#"{"parallel_calls": 0}"#, "nonzero"),
+            (r#"{"usage": {"cached": 1}}"#, "cached"),
+            (r#"{"chaos": {"seed": 1, "permille": 1001, "kinds": [{"kind": "empty"}]}}"#, "1001"),
+            (r#"{"chaos": {"seed": 1, "permille": 1, "kinds": []}}"#, "kinds"),
         ];
         for (json, named) in wrong {
             let message = script(json).unwrap_err().to_string();

@@ -13,10 +13,12 @@ use crate::body::AnswerBody;
 use crate::books::{Books, ConnectionEntry, Head};
 use crate::connection::ResetSwitch;
 use crate::control::Control;
-use crate::delivery;
+use crate::delivery::Delivery;
+use crate::lapse::Lapse;
 use crate::refusal::Refusal;
 use crate::script::Scripts;
 use crate::vendor::Vendor;
+use crate::wire::Wire;
 
 /// Most bytes of one request's body: 64 MiB, above what any vendor takes, so
 /// that the gateway's own limit is the one that tests meet.
@@ -43,7 +45,8 @@ pub(crate) struct Gone;
 /// What a path means to a vendor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
-    ChatCompletions,
+    /// `POST` for an answer.
+    Answers(Wire),
     Models,
     Unknown,
 }
@@ -82,20 +85,25 @@ impl Service {
             entry.body(body);
         }
         let script = self.scripts.of(&head.vendor);
-        let vendor = Vendor { name: &head.vendor, script: &script };
         let (method, headers) = (&head.parts.method, &head.parts.headers);
+        let wire = match endpoint {
+            Endpoint::Answers(wire) => wire,
+            Endpoint::Models | Endpoint::Unknown => Wire::of(headers),
+        };
+        let vendor = Vendor { name: &head.vendor, wire, script: &script };
         let (plan, fault) = match (endpoint, method) {
-            (Endpoint::ChatCompletions, &Method::POST) => {
+            (Endpoint::Answers(_), &Method::POST) => {
                 // Taken whatever is wrong with the request: the n-th request meets the n-th fault.
                 let fault = self.scripts.next_fault(&head.vendor);
-                (body.and_then(|body| vendor.complete(headers, &body, &entry)), fault)
+                let lapse = fault.as_ref().map(Lapse::from).unwrap_or_default();
+                (body.and_then(|body| vendor.complete(headers, &body, &lapse, &entry)), fault)
             }
             (Endpoint::Models, &Method::GET) => (vendor.models(headers), None),
-            (Endpoint::ChatCompletions | Endpoint::Models, _) => (Err(Refusal::wrong_method(method)), None),
+            (Endpoint::Answers(_) | Endpoint::Models, _) => (Err(Refusal::wrong_method(method)), None),
             (Endpoint::Unknown, _) => (Err(Refusal::unknown_path(method, head.parts.uri.path())), None),
         };
-        let plan = plan.unwrap_or_else(|refusal| refusal.into());
-        let answer = delivery::deliver(plan, fault, script.sse.chunk_bytes, entry, &self.switch).await;
+        let delivery = Delivery { wire, style: &script.sse, switch: &self.switch, entry };
+        let answer = delivery.send(plan, fault).await;
         Ok(answer.map(Either::Left))
     }
 }
@@ -110,7 +118,8 @@ fn endpoint(path: &str) -> (&str, Endpoint) {
         },
     };
     let endpoint = match rest {
-        "chat/completions" => Endpoint::ChatCompletions,
+        "chat/completions" => Endpoint::Answers(Wire::OpenAi),
+        "messages" => Endpoint::Answers(Wire::Anthropic),
         "models" => Endpoint::Models,
         _ => Endpoint::Unknown,
     };

@@ -16,6 +16,13 @@ pub(crate) fn truncated(text: &str, words_max: u64) -> Option<&str> {
     Some(kept.map_or("", |(word, _)| &text[..end_of(text, word)]))
 }
 
+/// The words of `text`, over and over, until there are so many.
+pub(crate) fn of_length(text: &str, words: u64) -> String {
+    let said = if count(text) == 0 { "word" } else { text };
+    let words = said.split_whitespace().cycle().zip(0..words).map(|(word, _)| word);
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// `text` in pieces of one word each, with the space before it; the last has
 /// also what follows. Together they are `text`, byte by byte.
 pub(crate) fn pieces(text: &str) -> Vec<&str> {
@@ -40,7 +47,7 @@ fn end_of(text: &str, word: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{count, pieces, truncated};
+    use super::{count, of_length, pieces, truncated};
 
     const TEXTS: [&str; 6] = ["", "  ", "one", " zwölf  Boxkämpfer\njagen ", "日本語\u{3000}テキスト", "a b"];
 
@@ -65,6 +72,15 @@ mod tests {
                         assert!(text.starts_with(kept));
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_can_be_made_of_any_length() {
+        for text in TEXTS {
+            for words in 0..9 {
+                assert_eq!(count(&of_length(text, words)), words, "{text:?}");
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{ChatRequest, Delivery, object};
+use crate::ask::{Ask, Calling, Delivery, object};
 use crate::refusal::Refusal;
 
-fn check(request: &Value) -> Result<ChatRequest, Refusal> {
-    ChatRequest::check(&object(request.to_string().as_bytes())?)
+fn check(request: &Value) -> Result<Ask, Refusal> {
+    super::check(&object(request.to_string().as_bytes())?)
 }
 
 /// A good request with one member set.
@@ -29,6 +29,11 @@ fn a_wrong_member_is_refused_by_name() {
         ("messages", json!([{"content": "no role"}])),
         ("messages", json!([{"role": "pope", "content": "x"}])),
         ("messages", json!([{"role": "user", "content": 7}])),
+        ("messages", json!([{"role": "user", "content": [{"type": "image_url"}]}])),
+        (
+            "messages",
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
+        ),
         ("n", json!(0)),
         ("n", json!(129)),
         ("n", json!("2")),
@@ -45,7 +50,7 @@ fn a_wrong_member_is_refused_by_name() {
         let request = with(name, value);
         let refusal = check(&request).unwrap_err();
         assert_eq!(refusal.status, 400, "{request}");
-        assert_eq!(refusal.envelope()["error"]["param"], name, "{request}");
+        assert_eq!(refusal.param.unwrap(), name, "{request}");
     }
 }
 
@@ -78,11 +83,11 @@ fn the_prompt_is_counted_over_all_messages_and_the_last_user_is_heard() {
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "first"},
         {"role": "assistant", "content": null},
-        {"role": "user", "content": [{"type": "text", "text": "a b "}, {"type": "image_url"}, {"type": "text", "text": "c"}]},
+        {"role": "user", "content": [{"type": "text", "text": "a b "}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}, {"type": "text", "text": "c"}]},
         {"role": "assistant", "content": "d"},
     ]);
     let request = check(&with("messages", messages)).unwrap();
-    assert_eq!(request.prompt_tokens, 7);
+    assert_eq!(request.prompt_tokens, 7 + 85);
     assert_eq!(request.last_user_text, "a b c");
 }
 
@@ -93,10 +98,27 @@ fn a_forced_function_is_found_by_name_or_is_the_first() {
         {"type": "function", "function": {"name": "b", "parameters": {"type": "object"}}},
     ]);
     let named = json!({"type": "function", "function": {"name": "b"}});
-    for (choice, called) in [(json!("required"), Some("a")), (named, Some("b")), (json!("auto"), None)] {
+    let cases = [
+        (json!("required"), "ab", Calling::Must),
+        (named, "b", Calling::Must),
+        (json!("auto"), "ab", Calling::May),
+        (json!("none"), "", Calling::No),
+    ];
+    for (choice, callable, calling) in cases {
         let mut request = with("tools", tools.clone());
         request["tool_choice"] = choice;
-        let tool = check(&request).unwrap().forced_tool;
-        assert_eq!(tool.as_ref().map(|tool| tool.name.as_str()), called);
+        let ask = check(&request).unwrap();
+        let names: String = ask.tools.iter().map(|tool| tool.name.as_str()).collect();
+        assert_eq!((names.as_str(), ask.calling), (callable, calling));
     }
+}
+
+#[test]
+fn an_answered_call_need_not_be_followed_by_another() {
+    let mut request = with("tools", json!([{"type": "function", "function": {"name": "a"}}]));
+    assert_eq!(check(&request).unwrap().calling, Calling::May);
+    request["messages"] = json!([{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}]);
+    assert_eq!(check(&request).unwrap().calling, Calling::No);
+    request["tool_choice"] = json!("required");
+    assert_eq!(check(&request).unwrap().calling, Calling::Must);
 }

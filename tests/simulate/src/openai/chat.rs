@@ -5,82 +5,49 @@
 
 use serde_json::{Map, Value};
 
+use crate::ask::{Ask, Calling, Delivery, PICTURE_TOKENS, Thinking, Tool};
 use crate::refusal::Refusal;
 use crate::words;
 
 /// Most choices of one request: 128, which is OpenAI's own bound.
 const CHOICES_MAX: u64 = 128;
 
+/// How the URL of an image begins.
+const IMAGE_URL_STARTS: [&str; 3] = ["data:image/", "https://", "http://"];
+
 const ROLES: [&str; 6] = ["developer", "system", "user", "assistant", "tool", "function"];
 
-/// A request that the vendor will answer.
-#[derive(Debug)]
-pub(crate) struct ChatRequest {
-    pub(crate) model: String,
-    pub(crate) delivery: Delivery,
-    /// From 1 to [`CHOICES_MAX`].
-    pub(crate) choices: u64,
-    pub(crate) completion_tokens_max: Option<u64>,
-    /// Words in all texts of all messages.
-    pub(crate) prompt_tokens: u64,
-    /// Empty if no user spoke.
-    pub(crate) last_user_text: String,
-    pub(crate) forced_tool: Option<ForcedTool>,
-}
-
-/// How the answer is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    Whole,
-    Stream { usage: bool },
-}
-
-/// The function that `tool_choice` obliges the model to call.
-#[derive(Debug)]
-pub(crate) struct ForcedTool {
-    pub(crate) name: String,
-    /// The JSON schema of its arguments; null if there is none.
-    pub(crate) parameters: Value,
-}
-
-/// The body as a JSON object.
-pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(members)) => Ok(members),
-        Ok(_) => Err(Refusal::bad_request("The body of the request is not a JSON object.", None)),
-        Err(error) => {
-            Err(Refusal::bad_request(format!("The body of the request is not JSON: {error}"), None))
-        }
+/// Takes the request, or says why not.
+pub(crate) fn check(members: &Map<String, Value>) -> Result<Ask, Refusal> {
+    let Some(model) = members.get("model").and_then(Value::as_str).filter(|model| !model.is_empty()) else {
+        return Err(Refusal::bad_request("you must provide a model parameter", Some("model")));
+    };
+    let messages = messages(members)?;
+    let choices = whole_number(members, "n")?.unwrap_or(1);
+    if choices > CHOICES_MAX {
+        return Err(Refusal::bad_request(format!("'n' is {choices}, at most {CHOICES_MAX}"), Some("n")));
     }
-}
-
-// === impl ChatRequest ===
-
-impl ChatRequest {
-    pub(crate) fn check(members: &Map<String, Value>) -> Result<ChatRequest, Refusal> {
-        let Some(model) = members.get("model").and_then(Value::as_str).filter(|model| !model.is_empty())
-        else {
-            return Err(Refusal::bad_request("you must provide a model parameter", Some("model")));
-        };
-        let messages = messages(members)?;
-        let choices = whole_number(members, "n")?.unwrap_or(1);
-        if choices > CHOICES_MAX {
-            return Err(Refusal::bad_request(format!("'n' is {choices}, at most {CHOICES_MAX}"), Some("n")));
-        }
-        Ok(ChatRequest {
-            model: model.to_owned(),
-            delivery: delivery(members)?,
-            choices,
-            completion_tokens_max: completion_tokens_max(members)?,
-            prompt_tokens: messages.iter().flat_map(|message| texts(message)).map(words::count).sum(),
-            last_user_text: messages
-                .iter()
-                .rfind(|message| message.get("role").is_some_and(|role| role == "user"))
-                .map(|message| texts(message).concat())
-                .unwrap_or_default(),
-            forced_tool: forced_tool(members)?,
-        })
-    }
+    let role_of = |message: &Value| message.get("role").and_then(Value::as_str).map(str::to_owned);
+    let answers_a_call =
+        messages.last().and_then(role_of).is_some_and(|role| role == "tool" || role == "function");
+    let (tools, calling) = calling(members)?;
+    Ok(Ask {
+        model: model.to_owned(),
+        delivery: delivery(members)?,
+        choices,
+        completion_tokens_max: completion_tokens_max(members)?,
+        stop_sequences: Vec::new(),
+        prompt_tokens: messages.iter().map(prompt_tokens).sum(),
+        last_user_text: messages
+            .iter()
+            .rfind(|message| role_of(message).is_some_and(|role| role == "user"))
+            .map(|message| texts(message).concat())
+            .unwrap_or_default(),
+        tools,
+        calling: if calling == Calling::May && answers_a_call { Calling::No } else { calling },
+        one_call_at_most: members.get("parallel_tool_calls") == Some(&Value::Bool(false)),
+        thinking: Thinking::IfScripted,
+    })
 }
 
 /// The messages: objects with a known role and, if any, a content of the right type.
@@ -101,6 +68,13 @@ fn messages(members: &Map<String, Value>) -> Result<&[Value], Refusal> {
             None | Some(Value::Null | Value::String(_) | Value::Array(_)) => (),
             Some(_) => return refuse(format!("'messages[{index}].content' is not a string or an array")),
         }
+        for image in images(message) {
+            let url = image.pointer("/image_url/url").and_then(Value::as_str);
+            let begins = |start| url.is_some_and(|url| url.starts_with(start));
+            if !IMAGE_URL_STARTS.into_iter().any(begins) {
+                return refuse(format!("'messages[{index}].content' has an image without a URL of one"));
+            }
+        }
     }
     Ok(messages)
 }
@@ -114,6 +88,17 @@ fn texts(message: &Value) -> Vec<&str> {
         }
         Some(_) | None => Vec::new(),
     }
+}
+
+/// The parts of a message that are images.
+fn images(message: &Value) -> impl Iterator<Item = &Value> {
+    let parts = message.get("content").and_then(Value::as_array).into_iter().flatten();
+    parts.filter(|part| part.get("type").is_some_and(|kind| kind == "image_url"))
+}
+
+fn prompt_tokens(message: &Value) -> u64 {
+    let words: u64 = texts(message).into_iter().map(words::count).sum();
+    words + images(message).count() as u64 * PICTURE_TOKENS
 }
 
 fn delivery(members: &Map<String, Value>) -> Result<Delivery, Refusal> {
@@ -160,32 +145,36 @@ fn whole_number(members: &Map<String, Value>, name: &'static str) -> Result<Opti
     }
 }
 
-fn forced_tool(members: &Map<String, Value>) -> Result<Option<ForcedTool>, Refusal> {
+/// The functions that may be called, and whether one must be.
+fn calling(members: &Map<String, Value>) -> Result<(Vec<Tool>, Calling), Refusal> {
     let tools = match members.get("tools") {
         None | Some(Value::Null) => &[][..],
         Some(Value::Array(tools)) => tools,
         Some(_) => return Err(Refusal::bad_request("'tools' is not an array", Some("tools"))),
     };
-    let wanted = match members.get("tool_choice") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(choice)) if choice != "required" => return Ok(None), // "auto" or "none": we do not call
-        Some(Value::String(_)) => None,
-        Some(choice) => match choice.pointer("/function/name").and_then(Value::as_str) {
-            Some(name) => Some(name),
-            None => return Err(Refusal::bad_request("'tool_choice' names no function", Some("tool_choice"))),
-        },
+    let tool = |function: &Value| {
+        let name = function.get("name")?.as_str()?.to_owned();
+        Some(Tool { name, parameters: function.get("parameters").cloned().unwrap_or_default() })
     };
-    let mut functions = tools.iter().filter_map(|tool| tool.get("function"));
-    let name_of = |function: &Value| function.get("name").and_then(Value::as_str).map(str::to_owned);
-    let found = functions.find_map(|function| {
-        let name = name_of(function)?;
-        let parameters = function.get("parameters").cloned().unwrap_or_default();
-        wanted.is_none_or(|wanted| wanted == name).then_some(ForcedTool { name, parameters })
-    });
-    match found {
-        Some(tool) => Ok(Some(tool)),
-        None => Err(Refusal::bad_request("'tool_choice' is not among the 'tools'", Some("tool_choice"))),
+    let mut tools: Vec<Tool> =
+        tools.iter().filter_map(|tool| tool.get("function")).filter_map(tool).collect();
+    match members.get("tool_choice") {
+        Some(Value::String(choice)) if choice == "none" => tools.clear(),
+        None | Some(Value::Null) => (),
+        Some(Value::String(choice)) if choice != "required" => (), // "auto"
+        Some(Value::String(_)) if !tools.is_empty() => return Ok((tools, Calling::Must)),
+        Some(choice) => {
+            let wanted = choice.pointer("/function/name").and_then(Value::as_str);
+            tools.retain(|tool| wanted == Some(&tool.name));
+            if tools.is_empty() {
+                let message = "'tool_choice' names no function that is among the 'tools'";
+                return Err(Refusal::bad_request(message, Some("tool_choice")));
+            }
+            return Ok((tools, Calling::Must));
+        }
     }
+    let calling = if tools.is_empty() { Calling::No } else { Calling::May };
+    Ok((tools, calling))
 }
 
 #[cfg(test)]
