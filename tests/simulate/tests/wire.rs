@@ -213,3 +213,56 @@ async fn two_stand_ins_share_nothing_and_dropping_one_closes_it() {
     let _ = soon(tokio::io::AsyncReadExt::read_to_end(&mut idle, &mut nothing)).await;
     assert!(nothing.is_empty());
 }
+
+#[tokio::test]
+async fn parallel_calls_are_told_apart_whole_and_streamed() {
+    let simulator = scripted(json!({ "parallel_calls": 3, "calls": true })).await;
+    let mut request = chat(false);
+    let tool = |name: &str| json!({ "type": "function", "function": { "name": name, "parameters": { "properties": { "a": {} } } } });
+    request["tools"] = json!([tool("x"), tool("y")]);
+    let whole = ask(&simulator, &request).await.json();
+    let calls = whole["choices"][0]["message"]["tool_calls"].as_array().unwrap().clone();
+    let names: Vec<_> = calls.iter().map(|call| &call["function"]["name"]).collect();
+    assert_eq!(names, ["x", "y", "x"]);
+    assert_eq!(whole["choices"][0]["finish_reason"], "tool_calls");
+    request["stream"] = json!(true);
+    let streamed = ask(&simulator, &request).await;
+    let mut arguments = vec![String::new(); 3];
+    for chunk in streamed.json_events() {
+        for call in chunk["choices"][0]["delta"]["tool_calls"].as_array().into_iter().flatten() {
+            arguments[call["index"].as_u64().unwrap() as usize] +=
+                call["function"]["arguments"].as_str().unwrap();
+        }
+    }
+    let wanted: Vec<_> = calls.iter().map(|call| call["function"]["arguments"].as_str().unwrap()).collect();
+    assert_eq!(arguments, wanted);
+    request["parallel_tool_calls"] = json!(false);
+    let one = String::from_utf8(ask(&simulator, &request).await.body()).unwrap();
+    assert_eq!(one.matches(r#""id":"call_"#).count(), 1);
+    let rows = simulator.books().rows;
+    assert_eq!(rows[0].billed, rows[1].billed);
+}
+
+#[tokio::test]
+async fn images_thoughts_and_scripted_usage_are_told_and_billed() {
+    let usage = json!({ "cached_input": 100, "cache_write": 10, "reasoning": 5 });
+    let simulator = scripted(json!({ "usage": usage, "thinking": "hm hm" })).await;
+    for stream in [false, true] {
+        let mut request = chat(stream);
+        let image = json!({ "type": "image_url", "image_url": { "url": "data:image/png;base64,AAAA" } });
+        request["messages"][0]["content"] = json!([{ "type": "text", "text": "grüß Gott" }, image]);
+        if stream {
+            request["stream_options"] = json!({ "include_usage": true });
+        }
+        let answer = ask(&simulator, &request).await;
+        let told = if stream { answer.json_events().pop().unwrap() } else { answer.json() }["usage"].clone();
+        assert_eq!((&told["prompt_tokens"], &told["completion_tokens"]), (&json!(197), &json!(11)));
+        let cached = json!({ "cached_tokens": 100, "cache_write_tokens": 10 });
+        assert_eq!(told["prompt_tokens_details"], cached);
+        assert_eq!(told["completion_tokens_details"]["reasoning_tokens"], 7);
+        assert!(String::from_utf8(answer.body()).unwrap().contains("reasoning_content"));
+    }
+    let rows = soon(simulator.books_when(Goal::Finished(2))).await.rows;
+    let billed = Billed { prompt_tokens: 197, completion_tokens: 11 };
+    assert_eq!([rows[0].billed, rows[1].billed], [billed; 2]);
+}

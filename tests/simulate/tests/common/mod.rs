@@ -37,11 +37,32 @@ impl Answer {
         serde_json::from_slice(&self.body()).unwrap()
     }
 
+    /// The JSON of all events that have some, in the plain style; their names,
+    /// where they have one, are what their data says they are.
+    pub(crate) fn json_events(&self) -> Vec<Value> {
+        let text = String::from_utf8_lossy(&self.body()).into_owned();
+        let json_of = |event: &str| {
+            let (name, data) = match event.strip_prefix("event: ") {
+                Some(rest) => rest.split_once("\ndata: ").map(|(name, data)| (Some(name), data))?,
+                None => (None, event.strip_prefix("data: ")?),
+            };
+            let json: Value = data.parse().ok()?;
+            assert!(name.is_none_or(|name| json["type"] == name), "{event}");
+            Some(json)
+        };
+        text.split("\n\n").filter_map(json_of).collect()
+    }
+
     /// The data of a stream in the plain style.
     pub(crate) fn events(&self) -> Vec<String> {
         let text = String::from_utf8(self.body()).unwrap();
         text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
     }
+}
+
+/// A good request of Anthropic's wire; its prompt has two words, its answer four.
+pub(crate) fn message(stream: bool) -> Value {
+    json!({ "model": "m", "max_tokens": 2000, "stream": stream, "messages": [{ "role": "user", "content": "grüß Gott" }] })
 }
 
 /// A simulator whose vendor `a` follows this script.
@@ -68,6 +89,12 @@ pub(crate) fn request(method: &str, target: &str, body: &str) -> String {
     )
 }
 
+/// The head and body of a POST of a message to vendor `a`, closing afterwards.
+pub(crate) fn post_message(body: &str) -> String {
+    let key = "x-api-key: k\r\nanthropic-version: 2023-06-01";
+    request("POST", "/a/v1/messages", body).replace("authorization: Bearer k", key)
+}
+
 /// Sends the request and reads until the stand-in closes.
 pub(crate) async fn exchange(address: SocketAddr, request: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -79,6 +106,10 @@ pub(crate) async fn exchange(address: SocketAddr, request: &str) -> Answer {
 
 pub(crate) async fn ask(simulator: &Simulator, body: &Value) -> Answer {
     exchange(simulator.address(), &post(&body.to_string())).await
+}
+
+pub(crate) async fn ask_message(simulator: &Simulator, body: &Value) -> Answer {
+    exchange(simulator.address(), &post_message(&body.to_string())).await
 }
 
 /// The only row, once its request has ended.
