@@ -36,7 +36,7 @@ struct Members<'a>(Vec<(Text<'a>, &'a RawValue)>);
 
 /// Borrowed where it has no escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// A refusal that names the member.
 pub fn invalid(path: &str, what: &str) -> PluginError {
@@ -56,21 +56,25 @@ impl<'a> Node<'a> {
     }
 
     pub fn text(&self) -> Result<Cow<'a, str>, PluginError> {
-        let text: Result<Text<'a>, _> = serde_json::from_str(self.raw.get());
-        text.map(|text| text.0).map_err(|_| self.invalid("a string is wanted"))
+        self.read("a string is wanted").map(|text: Text<'a>| text.0)
     }
 
     pub fn number(&self) -> Result<f64, PluginError> {
-        serde_json::from_str(self.raw.get()).map_err(|_| self.invalid("a number is wanted"))
+        self.read("a number is wanted")
     }
 
     pub fn count(&self) -> Result<u64, PluginError> {
-        let wanted = "a whole number, zero or more, is wanted";
-        serde_json::from_str(self.raw.get()).map_err(|_| self.invalid(wanted))
+        self.read("a whole number, zero or more, is wanted")
     }
 
     pub fn truth(&self) -> Result<bool, PluginError> {
-        serde_json::from_str(self.raw.get()).map_err(|_| self.invalid("true or false is wanted"))
+        self.read("true or false is wanted")
+    }
+
+    /// A value that is read whole. A file in base64 is scanned as seldom as can be: a plan has
+    /// milliseconds, and each scan of a file takes one or two.
+    pub fn read<T: Deserialize<'a>>(&self, wanted: &str) -> Result<T, PluginError> {
+        serde_json::from_str(self.raw.get()).map_err(|_| self.invalid(wanted))
     }
 
     pub fn object(self) -> Result<Object<'a>, PluginError> {
@@ -82,15 +86,14 @@ impl<'a> Node<'a> {
 
     /// A list of objects, read in one go.
     pub fn objects(&self) -> Result<Vec<Object<'a>>, PluginError> {
-        let items: Vec<Members<'a>> =
-            serde_json::from_str(self.raw.get()).map_err(|_| self.invalid("a list of objects is wanted"))?;
+        let items: Vec<Members<'a>> = self.read("a list of objects is wanted")?;
         let place = |(index, members)| Object { path: format!("{}[{index}]", self.path), members };
         Ok(items.into_iter().enumerate().map(place).collect())
     }
 
     /// A list of values that pass as they are.
     pub fn items(&self) -> Result<Vec<&'a RawValue>, PluginError> {
-        serde_json::from_str(self.raw.get()).map_err(|_| self.invalid("a list is wanted"))
+        self.read("a list is wanted")
     }
 
     pub fn invalid(&self, what: &str) -> PluginError {

@@ -14,6 +14,7 @@ use sluice_plugin::adapter::PluginError;
 use crate::carry::Carry;
 use crate::config::Config;
 use crate::json::{Node, Object};
+use crate::openai::internal;
 use crate::wire::{Own, Request};
 
 pub struct Outgoing {
@@ -54,8 +55,14 @@ pub fn map(
     for node in asked.rest() {
         unmapped::check(&node)?;
     }
-    let body = serde_json::to_vec(&request).map_err(|error| PluginError::Internal(error.to_string()))?;
-    Ok(Outgoing { body, carry: Carry { include_usage } })
+    Ok(Outgoing { body: written(&request, body.len())?, carry: Carry { include_usage } })
+}
+
+/// Allocated once for most requests: growing would need the room of a long prompt three times over.
+fn written(request: &Request<'_>, body_bytes: usize) -> Result<Vec<u8>, PluginError> {
+    let mut written = Vec::with_capacity(body_bytes + body_bytes / 8 + 1024);
+    serde_json::to_writer(&mut written, request).map_err(internal)?;
+    Ok(written)
 }
 
 fn own<'a>(asked: &mut Object<'a>) -> Result<Own<'a>, PluginError> {

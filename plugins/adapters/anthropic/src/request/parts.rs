@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use sluice_plugin::adapter::PluginError;
 
-use crate::json::{Kind, Node, Object, invalid, is_blank};
+use crate::json::{Kind, Node, Object, Text, invalid, is_blank};
 use crate::wire::{Block, Source};
 
 /// Whose content it is: not everybody may show images.
@@ -15,6 +17,23 @@ pub enum Speaker {
     User,
     Assistant,
     Tool,
+}
+
+/// `detail` is a hint, and Anthropic takes none.
+#[derive(Deserialize)]
+struct ImageUrl<'a> {
+    #[serde(borrow)]
+    url: Text<'a>,
+}
+
+#[derive(Deserialize)]
+struct File<'a> {
+    #[serde(default, borrow)]
+    file_data: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    filename: Option<&'a RawValue>,
+    #[serde(default)]
+    file_id: Option<IgnoredAny>,
 }
 
 pub fn map<'a>(content: &Node<'a>, speaker: Speaker) -> Result<Vec<Block<'a>>, PluginError> {
@@ -64,16 +83,15 @@ fn map_part(mut part: Object<'_>, speaker: Speaker) -> Result<Option<Block<'_>>,
 
 fn image<'a>(part: &mut Object<'a>) -> Result<Source<'a>, PluginError> {
     let node = part.want("image_url")?;
-    let url = match node.kind() {
-        Kind::Object => node.object()?.want("url")?,
-        Kind::Text | Kind::List | Kind::Plain => node,
+    let address = match node.kind() {
+        Kind::Object => node.read::<ImageUrl<'a>>("an object with url is wanted")?.url.0,
+        Kind::Text | Kind::List | Kind::Plain => node.text()?,
     };
-    let address = url.text()?;
     if address.starts_with("https://") || address.starts_with("http://") {
         return Ok(Source::Url { url: address });
     }
     let (media_type, data) =
-        data_url(address).ok_or_else(|| url.invalid("a data: URL in base64 or an http(s) URL is wanted"))?;
+        data_url(address).ok_or_else(|| node.invalid("a data: URL in base64 or an http(s) URL is wanted"))?;
     // Often sent, and no media type: Anthropic refuses it.
     let media_type = if media_type == "image/jpg" { "image/jpeg".into() } else { media_type };
     Ok(Source::Base64 { media_type, data })
@@ -83,18 +101,19 @@ fn document<'a>(
     part: &mut Object<'a>,
     cache_control: Option<&'a RawValue>,
 ) -> Result<Block<'a>, PluginError> {
-    let mut file = part.want("file")?.object()?;
-    if file.take("file_id").is_some() {
-        return Err(invalid(&file.at("file_id"), "is OpenAI's; send the file itself as file_data"));
+    let node = part.want("file")?;
+    let file: File<'a> = node.read("an object with file_data is wanted")?;
+    if file.file_id.is_some() {
+        return Err(node.invalid("file_id is OpenAI's; send the file itself as file_data"));
     }
-    let node = file.want("file_data")?;
-    let title = file.take_raw("filename");
-    match data_url(node.text()?) {
+    match file.file_data.and_then(|url| data_url(url.0)) {
         Some((media_type, data)) if media_type == "application/pdf" => {
-            Ok(Block::Document { source: Source::Base64 { media_type, data }, title, cache_control })
+            let source = Source::Base64 { media_type, data };
+            Ok(Block::Document { source, title: file.filename, cache_control })
         }
         Some(_) | None => {
-            Err(node.invalid("a PDF is wanted, as data:application/pdf;base64,…; send other files as text"))
+            Err(node
+                .invalid("file_data is wanted as data:application/pdf;base64,…; send other files as text"))
         }
     }
 }
