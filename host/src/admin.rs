@@ -1,13 +1,18 @@
 //! What operators and clients may look at and do: health, models, plugins, metrics.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response};
 use serde_json::{Map, Value, json};
+use sluice_core::breaker::Standing;
 use sluice_runtime::{FileRow, Serving};
 
+use crate::lane::LaneView;
+use crate::measures::Measures;
 use crate::metrics;
 use crate::refusal::Refusal;
 use crate::snapshot::{Current, Snapshot};
@@ -20,7 +25,9 @@ const JSON: &str = "application/json";
 pub(crate) struct Admin {
     current: Current,
     supervisor: Handle,
+    measures: Measures,
     started_s: u64,
+    draining: AtomicBool,
 }
 
 /// One page or act, found by its path.
@@ -38,12 +45,20 @@ enum Name<'a> {
     Plugins,
     Config,
     Release(&'a str),
+    Breakers,
+    /// Upstream and model.
+    ResetBreaker(&'a str, &'a str),
 }
 
 impl Admin {
     /// `started_s`: seconds since the Unix epoch, the age of all models.
-    pub(crate) fn new(current: Current, supervisor: Handle, started_s: u64) -> Admin {
-        Admin { current, supervisor, started_s }
+    pub(crate) fn new(current: Current, supervisor: Handle, measures: Measures, started_s: u64) -> Admin {
+        Admin { current, supervisor, measures, started_s, draining: AtomicBool::new(false) }
+    }
+
+    /// From now on `/ready` says no.
+    pub(crate) fn drains(&self) {
+        self.draining.store(true, Ordering::Release);
     }
 
     pub(crate) fn page<'a>(&'a self, path: &'a str) -> Option<Page<'a>> {
@@ -54,10 +69,8 @@ impl Admin {
             "/v1/models" => Name::Models,
             "/admin/v1/plugins" => Name::Plugins,
             "/admin/v1/config" => Name::Config,
-            path => match path.strip_prefix("/admin/v1/plugins/") {
-                Some(rest) => Name::Release(rest.strip_suffix("/release").filter(|id| !id.contains('/'))?),
-                None => Name::Model(path.strip_prefix("/v1/models/").filter(|name| !name.is_empty())?),
-            },
+            "/admin/v1/breakers" => Name::Breakers,
+            path => named(path)?,
         };
         Some(Page { admin: self, name })
     }
@@ -85,14 +98,15 @@ impl Page<'_> {
     /// The one method that it takes.
     pub(crate) fn method(&self) -> Method {
         match self.name {
-            Name::Release(_) => Method::POST,
+            Name::Release(_) | Name::ResetBreaker(..) => Method::POST,
             Name::Health
             | Name::Ready
             | Name::Metrics
             | Name::Models
             | Name::Model(_)
             | Name::Plugins
-            | Name::Config => Method::GET,
+            | Name::Config
+            | Name::Breakers => Method::GET,
         }
     }
 
@@ -101,11 +115,13 @@ impl Page<'_> {
         let routes = &snapshot.routes;
         let body = match self.name {
             Name::Health => json!({"status": "healthy"}),
+            Name::Ready if self.admin.draining.load(Ordering::Acquire) => return Err(Refusal::Draining),
             Name::Ready => {
                 json!({"status": "ready", "models": routes.models().len(), "upstreams": routes.upstreams().len()})
             }
             Name::Metrics => {
-                let text = metrics::text(&snapshot, self.admin.supervisor.transitions());
+                let text =
+                    metrics::text(&snapshot, self.admin.supervisor.transitions(), &self.admin.measures);
                 return Ok(page(text, metrics::CONTENT_TYPE));
             }
             Name::Models => self.admin.models(&snapshot),
@@ -116,9 +132,26 @@ impl Page<'_> {
             Name::Plugins => plugins(&snapshot),
             Name::Config => config(&snapshot),
             Name::Release(id) => self.admin.release(id).await?,
+            Name::Breakers => breakers(&snapshot),
+            Name::ResetBreaker(upstream, model) => reset_breaker(&snapshot, upstream, model)?,
         };
         Ok(page(body.to_string(), JSON))
     }
+}
+
+/// Pages whose path has a name in it.
+fn named(path: &str) -> Option<Name<'_>> {
+    if let Some(rest) = path.strip_prefix("/admin/v1/plugins/") {
+        return rest.strip_suffix("/release").filter(|id| !id.contains('/')).map(Name::Release);
+    }
+    if let Some(rest) = path.strip_prefix("/admin/v1/breakers/") {
+        // A model's name may have slashes.
+        return rest
+            .strip_suffix("/reset")?
+            .split_once('/')
+            .map(|(upstream, model)| Name::ResetBreaker(upstream, model));
+    }
+    path.strip_prefix("/v1/models/").filter(|name| !name.is_empty()).map(Name::Model)
 }
 
 fn page(text: String, content_type: &'static str) -> Response<Body> {
@@ -177,4 +210,35 @@ fn config(snapshot: &Snapshot) -> Value {
         "reason": state.refused,
         "needs_restart": state.needs_restart,
     })
+}
+
+fn breakers(snapshot: &Snapshot) -> Value {
+    let now = Instant::now();
+    let wall = SystemTime::now();
+    let at = |instant: Instant| {
+        humantime::format_rfc3339_millis(wall + instant.saturating_duration_since(now)).to_string()
+    };
+    let row = |view: LaneView| {
+        let (reason, until) = match view.standing {
+            Standing::Closed => (None, None),
+            Standing::HalfOpen { why } => (Some(why.to_string()), None),
+            Standing::Open { until, why } => (Some(why.to_string()), Some(at(until))),
+        };
+        let bench = view.bench.map(|bench| json!({"reason": bench.class.name(), "until": at(bench.until)}));
+        json!({
+            "upstream": view.lane.upstream, "model": view.lane.model, "state": view.standing.name(),
+            "reason": reason, "probes_at": until, "rests": bench,
+        })
+    };
+    let upstreams = snapshot.routes.upstreams().iter();
+    let rows: Vec<Value> = upstreams.flat_map(|upstream| upstream.lanes.views(now)).map(row).collect();
+    json!({ "breakers": rows })
+}
+
+fn reset_breaker(snapshot: &Snapshot, upstream: &str, model: &str) -> Result<Value, Refusal> {
+    let mut upstreams = snapshot.routes.upstreams().iter();
+    match upstreams.find(|known| known.name == upstream).is_some_and(|known| known.lanes.reset(model)) {
+        true => Ok(json!({"upstream": upstream, "model": model, "state": "closed"})),
+        false => Err(Refusal::NoSuchBreaker),
+    }
 }

@@ -10,11 +10,13 @@ use tokio::net::TcpListener;
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError, Environment};
+use crate::drain::{self, Stopped};
 use crate::gateway::Gateway;
+use crate::measures::Measures;
 use crate::server::Server;
 use crate::snapshot::Current;
 use crate::supervisor::{BootError, Booted, Handle, Purpose, Supervisor};
-use crate::upstream::Client;
+use crate::upstream::Clients;
 
 /// Everything that must be right before a socket is bound.
 pub(crate) struct App {
@@ -22,6 +24,7 @@ pub(crate) struct App {
     gateway: Arc<Gateway>,
     supervisor: Supervisor,
     handle: Handle,
+    measures: Measures,
 }
 
 /// Why the gateway does not start.
@@ -62,9 +65,11 @@ impl App {
         purpose: Purpose,
     ) -> Result<App, StartError> {
         let config = Config::load(file, environment)?;
-        let Booted { supervisor, handle, current } = Supervisor::boot(config, file, purpose)?;
-        let gateway = Arc::new(Gateway::new(Arc::clone(&current), Client::new()?));
-        Ok(App { current, gateway, supervisor, handle })
+        let measures = Measures::default();
+        let booted = Supervisor::boot(config, file, purpose, Clients::new()?, measures.clone())?;
+        let Booted { supervisor, handle, current } = booted;
+        let gateway = Arc::new(Gateway::new(Arc::clone(&current)));
+        Ok(App { current, gateway, supervisor, handle, measures })
     }
 
     /// What was built, in lines for the operator.
@@ -84,7 +89,7 @@ impl App {
     /// # Errors
     ///
     /// A [`StartError`] where the address is taken or threads are not to be had.
-    pub(crate) fn serve(self) -> Result<(), StartError> {
+    pub(crate) fn serve(self) -> Result<Stopped, StartError> {
         let mut workers = tokio::runtime::Builder::new_multi_thread();
         if let Some(count) = self.current.load().config.server.workers {
             workers.worker_threads(count);
@@ -93,7 +98,7 @@ impl App {
         workers.block_on(self.run())
     }
 
-    async fn run(self) -> Result<(), StartError> {
+    async fn run(self) -> Result<Stopped, StartError> {
         let address = self.current.load().config.server.listen;
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -106,31 +111,10 @@ impl App {
         // Enough to tell two processes' request ids apart; nothing depends on it.
         let process = (started_s as u32) ^ std::process::id().rotate_left(16);
         self.supervisor.start(&self.handle).map_err(StartError::Supervisor)?;
-        let admin = Admin::new(self.current, self.handle, started_s);
-        let server = Server::new(self.gateway, admin, process);
-        tokio::select! {
-            error = server.serve(listener) => Err(listen(error)),
-            () = stopped() => {
-                tracing::info!("stopping");
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Until the process is interrupted or told to terminate.
-async fn stopped() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let interrupt = tokio::signal::ctrl_c();
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = interrupt => (),
-            _ = terminate.recv() => (),
-        },
-        Err(error) => {
-            tracing::warn!(%error, "SIGTERM is not heard");
-            let _ = interrupt.await;
-        }
+        let current = Arc::clone(&self.current);
+        let admin = Admin::new(self.current, self.handle, self.measures, started_s);
+        let server = Arc::new(Server::new(self.gateway, admin, process, current.load().config.server.timers));
+        drain::serve(server, listener, &current).await.map_err(listen)
     }
 }
 

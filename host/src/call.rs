@@ -1,7 +1,7 @@
 //! One client request, read once: where its members are, what it asks for.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -45,7 +45,6 @@ const FEATURES: [(&str, u64); 9] = [
 /// A request as the gateway sees it.
 pub(crate) struct Call {
     pub(crate) request_id: String,
-    pub(crate) received: Instant,
     pub(crate) received_ms: u64,
     pub(crate) shape: Shape,
     pub(crate) choices: u16,
@@ -65,12 +64,7 @@ impl Call {
     /// # Errors
     ///
     /// A [`Refusal`] that names the member and what was wanted.
-    pub(crate) fn chat(
-        request_id: String,
-        received: Instant,
-        headers: HeaderMap,
-        text: Bytes,
-    ) -> Result<Call, Refusal> {
+    pub(crate) fn chat(request_id: String, headers: HeaderMap, text: Bytes) -> Result<Call, Refusal> {
         let index = Index::scan(&text).map_err(Refusal::NotJson)?;
         let member = |key: &str| index.member(&text, key).map_err(Refusal::Duplicate);
         let given = |key: &str| Ok(member(key)?.filter(|raw| *raw != b"null"));
@@ -100,7 +94,6 @@ impl Call {
         let (surface, endpoint) = (Surface::OpenAiChat.code(), Endpoint::Chat.code());
         Ok(Call {
             request_id,
-            received,
             received_ms: unix_ms(),
             shape: Shape { surface, endpoint, model, streaming, features },
             choices,
@@ -192,7 +185,7 @@ mod tests {
     use super::*;
 
     fn chat(body: &str) -> Result<Call, Refusal> {
-        Call::chat("id".into(), Instant::now(), HeaderMap::new(), Bytes::copy_from_slice(body.as_bytes()))
+        Call::chat("id".into(), HeaderMap::new(), Bytes::copy_from_slice(body.as_bytes()))
     }
 
     #[test]
@@ -232,7 +225,7 @@ mod tests {
             headers.insert(name, http::HeaderValue::from_static("value"));
         }
         let text = Bytes::from_static(br#"{"model":"a"}"#);
-        let call = Call::chat("id".into(), Instant::now(), headers, text).unwrap();
+        let call = Call::chat("id".into(), headers, text).unwrap();
         assert_eq!(call.header("user-agent").as_deref(), Some("value"));
         for name in ["authorization", "Authorization", "x-api-key", "cookie", "User-Agent"] {
             assert_eq!(call.header(name), None, "{name}");

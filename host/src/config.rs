@@ -10,17 +10,21 @@ mod problem;
 mod reader;
 mod secret;
 mod sections;
+mod timers;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use sluice_core::breaker;
 use sluice_core::money::Price;
 use sluice_core::pattern::Pattern;
 
 pub(crate) use environment::Environment;
 pub(crate) use problem::{ConfigError, Place, Problem};
 pub(crate) use secret::Secret;
+pub(crate) use timers::{ClientTimers, Drain, VendorTimers};
 
 /// Read where no other file is named, if it is there.
 const DEFAULT_FILE: &str = "sluice.toml";
@@ -54,6 +58,8 @@ pub(crate) struct Server {
     pub(crate) workers: Option<usize>,
     /// Compiled plugins, and which of them served last.
     pub(crate) data_dir: PathBuf,
+    pub(crate) timers: ClientTimers,
+    pub(crate) drain: Drain,
 }
 
 /// A value that can only be judged with the plugins at hand.
@@ -71,6 +77,8 @@ pub(crate) struct Upstream {
     pub(crate) adapter_config: Located<serde_json::Value>,
     pub(crate) base_url: Option<url::Url>,
     pub(crate) secrets: BTreeMap<String, Located<Secret>>,
+    pub(crate) timers: VendorTimers,
+    pub(crate) breaker: breaker::Limits,
     pub(crate) place: Place,
 }
 
@@ -81,6 +89,10 @@ pub(crate) struct Model {
     pub(crate) policy: Located<String>,
     pub(crate) policy_config: Located<serde_json::Value>,
     pub(crate) targets: Vec<Target>,
+    /// Times that each target is asked again after a fault that is safe to repeat.
+    pub(crate) retries: u32,
+    /// From the end of the request to the end of its answer, all attempts together.
+    pub(crate) deadline: Duration,
     pub(crate) place: Place,
 }
 
@@ -135,6 +147,7 @@ impl Config {
             ("server.listen", self.server.listen != running.server.listen),
             ("server.workers", self.server.workers != running.server.workers),
             ("server.data_dir", self.server.data_dir != running.server.data_dir),
+            ("server.timeouts", self.server.timers != running.server.timers),
             ("plugins.dir", self.plugins.dir != running.plugins.dir),
             ("plugins.file_events", self.plugins.file_events != running.plugins.file_events),
         ];
@@ -145,7 +158,8 @@ impl Config {
 impl Default for Server {
     fn default() -> Server {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
-        Server { listen, workers: None, data_dir: "data".into() }
+        let (timers, drain) = (ClientTimers::default(), Drain::default());
+        Server { listen, workers: None, data_dir: "data".into(), timers, drain }
     }
 }
 

@@ -1,103 +1,79 @@
 //! The path of a request: one list, whose order is the design.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::header::CONTENT_ENCODING;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{HeaderMap, Response};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use sluice_core::plan::BodyPlan;
+use sluice_core::breaker::Standing;
 use sluice_core::ranking::{self, Candidate, NO_CAP, NO_PRICE, View};
-use sluice_core::stats::InFlight;
-use sluice_runtime::{Adapter, CallError, Decided, Decision, Fault, Plugin, Versioned};
+use sluice_runtime::{Decided, Plugin};
 
+use crate::attempts::{Answered, Attempts, Free};
 use crate::call::{Call, SharedCall};
-use crate::config::Secret;
-use crate::prepared::Prepared;
-use crate::refusal::{Refusal, UpstreamFault};
-use crate::routes::{Model, Target, Upstream};
-use crate::signer;
+use crate::measures::RequestEnd;
+use crate::refusal::Refusal;
+use crate::routes::Model;
 use crate::snapshot::Current;
-use crate::stream::{Body, Report};
-use crate::upstream::{self, Client, TOTAL_MAX};
+use crate::stream::Body;
 
 /// Bytes of a request body at most: 20 MiB, room for a few images in base64.
 pub(crate) const BODY_BYTES_MAX: usize = 20 * 1024 * 1024;
-
-/// Bytes of a vendor's error that reach the client.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// Output of a request without a limit: what is expected, and the most that is reckoned with.
 const OUTPUT_TOKENS_EXPECTED: u64 = 512;
 const OUTPUT_TOKENS_WORST: u64 = 4096;
 
+/// A candidate's breaker, as policies see it.
+const BREAKER_CLOSED: u8 = 0;
+const BREAKER_HALF_OPEN: u8 = 1;
+
 /// Serves completions by the snapshot of the moment.
 pub(crate) struct Gateway {
     current: Current,
-    client: Client,
-    /// Chance, for policies; not for secrets.
+    /// Chance, for policies and waits; not for secrets.
     chance: RandomState,
 }
 
-/// Who serves a request: all from one snapshot, kept to the end.
-struct Service {
-    generation: u64,
-    model: Arc<Model>,
-    target: Arc<Target>,
-    /// Who ranked; none where there was nothing to rank, or where the host's own order served.
-    ranked_by: Option<Arc<Plugin>>,
-}
-
-/// A request's way out.
-enum Way {
-    /// Ready but for the secret, with the bytes that will really be sent.
-    Send(Arc<Prepared>, Bytes),
-    Answer(Vec<Vec<u8>>),
-}
-
 impl Gateway {
-    pub(crate) fn new(current: Current, client: Client) -> Gateway {
-        Gateway { current, client, chance: RandomState::new() }
+    pub(crate) fn new(current: Current) -> Gateway {
+        Gateway { current, chance: RandomState::new() }
     }
 
     /// One chat completion. The order of these lines is the design.
     pub(crate) async fn chat(
         &self,
         request_id: String,
-        received: Instant,
         head: Parts,
         body: Incoming,
     ) -> Result<Response<Body>, Refusal> {
-        let text = read_body(&head.headers, body).await?; // bounded, before anything is made of it
-        let call = Arc::new(Call::chat(request_id, received, head.headers, text)?); // one scan
+        let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
+        let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
         let (generation, model) = self.model(&call)?; // from one snapshot, kept to the end
-        let candidates = candidates(&model, &call); // all that the host allows
-        let (target, ranked_by) = self.choose(&model, &call, &candidates); // a policy orders, and cannot widen
-        let service = Service { generation, model, target, ranked_by };
-        let target = &service.target;
-        let inflight = InFlight::begin(Arc::clone(&target.stats)); // until the answer has ended
-        let Decided { decision, by } = plan(&service, &call)?; // an adapter says what to send
-        let answer = match decision {
-            Way::Answer(pieces) => {
-                target.upstream.adapter.turned_out(&by, true);
-                let report = Report::new(call.request_id.clone(), received, inflight);
-                answered_by_adapter(&call, pieces, report)
-            }
-            Way::Send(prepared, outbound) => {
-                let request = outbound_request(&prepared, target, outbound)?; // secrets last
-                let response = self.client.send(request).await; // one attempt
-                target.upstream.adapter.turned_out(&by, was_understood(&response));
-                relay(response, target, &call, inflight).await?
-            }
-        };
-        log_answer(&call, &service, &by, answer.status());
-        Ok(answer)
+        let served = self.serve(generation, &model, &call).await;
+        model.measures.ended(if served.is_ok() { RequestEnd::Answered } else { RequestEnd::Refused });
+        served
+    }
+
+    async fn serve(
+        &self,
+        generation: u64,
+        model: &Arc<Model>,
+        call: &SharedCall,
+    ) -> Result<Response<Body>, Refusal> {
+        let deadline = tokio::time::Instant::now() + model.deadline;
+        let free = free(model, call)?; // all that the host allows now
+        let (order, ranked_by) = self.order(model, call, free); // a policy orders, and cannot widen
+        let attempts = Attempts { model, call, chance: &self.chance, deadline };
+        let answered = attempts.run(&order).await?; // an adapter says what to send; until one answers
+        log_answer(call, generation, ranked_by.as_deref(), &answered);
+        Ok(answered.answer)
     }
 
     fn model(&self, call: &Call) -> Result<(u64, Arc<Model>), Refusal> {
@@ -107,31 +83,25 @@ impl Gateway {
         found.ok_or_else(|| Refusal::NoSuchModel { model: call.shape.model.chars().take(128).collect() })
     }
 
-    /// The policy's first choice; the native order's where it has none. One candidate needs no policy.
-    fn choose(
-        &self,
-        model: &Model,
-        call: &Call,
-        candidates: &[Candidate],
-    ) -> (Arc<Target>, Option<Arc<Plugin>>) {
+    /// The policy's order; the host's own where it has none. One candidate needs no policy.
+    fn order(&self, model: &Model, call: &Call, free: Vec<(u32, Free)>) -> (Vec<Free>, Option<Arc<Plugin>>) {
         let seq = model.next_seq();
-        let (first, by) = match candidates {
-            [_only] => (0, None),
-            candidates => {
-                let view = self.view(model, call, seq);
-                match model.policy.decide(|policy| policy.rank(&view, candidates)) {
-                    Ok(Decided { decision, by }) => {
-                        model.policy.turned_out(&by, true);
-                        (decision.order[0], Some(by))
-                    }
-                    Err(error) => {
-                        tracing::debug!(request = call.request_id, %error, "the policy did not rank; native order");
-                        (ranking::native_order(candidates)[0], None)
-                    }
-                }
+        if let [(_, only)] = free.as_slice() {
+            return (vec![only.clone()], None);
+        }
+        let candidates = candidates(&free, call);
+        let view = self.view(model, call, seq);
+        let (order, by) = match model.policy.decide(|policy| policy.rank(&view, &candidates)) {
+            Ok(Decided { decision, by }) => {
+                model.policy.turned_out(&by, true);
+                (decision.order, Some(by))
+            }
+            Err(error) => {
+                tracing::debug!(request = call.request_id, %error, "the policy did not rank; native order");
+                (ranking::native_order(&candidates), None)
             }
         };
-        (Arc::clone(&model.targets[first]), by)
+        (order.into_iter().map(|place| free[place].1.clone()).collect(), by)
     }
 
     fn view(&self, model: &Model, call: &Call, seq: u64) -> View {
@@ -147,32 +117,61 @@ impl Gateway {
             session: 0,
             prefix: 0,
             budget_left: NO_CAP,
-            deadline_ms: u32::try_from(TOTAL_MAX.as_millis()).unwrap_or(u32::MAX),
+            deadline_ms: u32::try_from(model.deadline.as_millis()).unwrap_or(u32::MAX),
             needs: call.shape.features,
         }
     }
-}
 
-async fn read_body(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refusal> {
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Refusal::BodyEncoded);
-    }
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Refusal::BodyTooLarge { bytes_max: BODY_BYTES_MAX })
+    async fn read_body(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refusal> {
+        if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Err(Refusal::BodyEncoded);
         }
-        Err(_broken) => Err(Refusal::BodyBroken),
+        let within = self.current.load().config.server.timers.upload;
+        match tokio::time::timeout(within, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                Err(Refusal::BodyTooLarge { bytes_max: BODY_BYTES_MAX })
+            }
+            Ok(Err(_broken)) => Err(Refusal::BodyBroken),
+            Err(_elapsed) => Err(Refusal::UploadSlow { within }),
+        }
     }
 }
 
-/// The model's targets as a policy sees them; a candidate's id is its place.
-fn candidates(model: &Model, call: &Call) -> Vec<Candidate> {
+/// The targets that may be asked now, each with its place. One that rests by its own wish is asked
+/// all the same where there is no other.
+fn free(model: &Model, call: &Call) -> Result<Vec<(u32, Free)>, Refusal> {
+    let now = Instant::now();
+    let lane_of = |target: &Arc<crate::routes::Target>| target.lane(&model.name, &call.shape.model);
+    let all = (0..)
+        .zip(&model.targets)
+        .map(|(id, target)| (id, Free { target: Arc::clone(target), lane: lane_of(target) }));
+    let (mut free, mut resting, mut open) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, one) in all {
+        if one.lane.standing(now).is_none() {
+            open.push(one.lane);
+        } else if one.lane.bench(now).is_some() {
+            resting.push((id, one));
+        } else {
+            free.push((id, one));
+        }
+    }
+    match (free.is_empty(), resting.is_empty()) {
+        (false, _) => Ok(free),
+        (true, false) => Ok(resting),
+        (true, true) => Err(Refusal::resting(open.iter())),
+    }
+}
+
+/// Candidates as a policy sees them; a candidate's id is the place of its target.
+fn candidates(free: &[(u32, Free)], call: &Call) -> Vec<Candidate> {
+    let now = Instant::now();
     let (input_expected, input_worst) = call.input_tokens();
     let output_expected = call.output_limit.unwrap_or(u64::MAX).min(OUTPUT_TOKENS_EXPECTED);
     let output_worst = call.output_limit.unwrap_or(OUTPUT_TOKENS_WORST);
     let choices = u64::from(call.choices);
-    let candidate = |(id, target): (u32, &Arc<Target>)| {
+    let candidate = |(id, free): &(u32, Free)| {
+        let target = &free.target;
         // A cost too large for a guest to see exactly is none: the target is shown as unpriced.
         let cost = |input, output: u64| {
             let cost = target.price?.cost(input, output.saturating_mul(choices)).ok()?;
@@ -181,7 +180,7 @@ fn candidates(model: &Model, call: &Call) -> Vec<Candidate> {
         let expected = cost(input_expected, output_expected).zip(cost(input_worst, output_worst));
         let stats = target.stats.snapshot();
         Candidate {
-            id,
+            id: *id,
             priority: target.priority,
             weight: target.weight,
             expected: expected.map_or(NO_PRICE, |(expected, _)| expected.nanos()),
@@ -191,176 +190,30 @@ fn candidates(model: &Model, call: &Call) -> Vec<Candidate> {
             samples: stats.samples,
             success_permille: stats.success_permille,
             inflight: stats.inflight,
-            ..Candidate::default()
+            breaker: match free.lane.standing(now) {
+                Some(Standing::Closed) => BREAKER_CLOSED,
+                Some(Standing::Open { .. } | Standing::HalfOpen { .. }) | None => BREAKER_HALF_OPEN,
+            },
         }
     };
-    (0..).zip(&model.targets).map(candidate).collect()
+    free.iter().map(candidate).collect()
 }
 
-/// The adapter's plan, ready to be sent.
-fn plan(service: &Service, call: &SharedCall) -> Result<Decided<Way>, Refusal> {
-    let (target, upstream) = (&service.target, &service.target.upstream);
-    let target_model = target.model_for(&service.model.name, &call.shape.model);
-    let decided = upstream.adapter.decide(|adapter| plan_by(adapter, upstream, call, target_model));
-    call.check_duplicate()?;
-    let Decided { decision, by } = decided.map_err(|error| {
-        let plugin = &upstream.adapter.current().plugin().manifest().id;
-        tracing::debug!(request = call.request_id, plugin, %error, "the adapter did not plan");
-        target.stats.failed();
-        Refusal::from_adapter(plugin, error)
-    })?;
-    Ok(Decided { decision: decision?, by })
-}
-
-/// One version's plan: a kept one where it depends on the shape alone, else from a fresh instance.
-/// Its faults are errors; what is wrong with the client's request is a refusal.
-fn plan_by(
-    adapter: &Adapter,
-    upstream: &Upstream,
-    call: &SharedCall,
-    target_model: &str,
-) -> Result<Result<Way, Refusal>, CallError> {
-    let current = Arc::ptr_eq(adapter.plugin(), upstream.adapter.current().plugin());
-    if current && let Some(prepared) = upstream.plans.get(&call.shape, target_model) {
-        return splice(adapter, prepared, call);
-    }
-    let inbound: SharedCall = Arc::clone(call);
-    let planned = adapter.plan(inbound, target_model)?;
-    let plan = match planned.decision {
-        Decision::Answer(pieces) => return Ok(Ok(Way::Answer(pieces))),
-        Decision::Send(plan) => plan,
-    };
-    let prepared = Prepared::new(plan, upstream.base_url.as_ref());
-    let prepared = Arc::new(prepared.map_err(|error| adapter.breach(Fault::Route, error.to_string()))?);
-    if current && planned.reusable {
-        upstream.plans.insert(&call.shape, target_model, Arc::clone(&prepared));
-    }
-    splice(adapter, prepared, call)
-}
-
-fn splice(
-    adapter: &Adapter,
-    prepared: Arc<Prepared>,
-    call: &Call,
-) -> Result<Result<Way, Refusal>, CallError> {
-    use sluice_core::json::SpliceError;
-    let spliced = match &prepared.plan.body {
-        BodyPlan::None => Ok(Bytes::new()),
-        BodyPlan::Passthrough => Ok(call.text().clone()),
-        BodyPlan::Replace(bytes) => Ok(Bytes::copy_from_slice(bytes)),
-        BodyPlan::Edits(edits) => call.splice(edits).map(Bytes::from),
-    };
-    match spliced {
-        Ok(body) => Ok(Ok(Way::Send(prepared, body))),
-        Err(SpliceError::Duplicate(duplicate)) => Ok(Err(Refusal::Duplicate(duplicate))),
-        Err(error @ (SpliceError::NotAnObject { .. } | SpliceError::TooManyMembers { .. })) => {
-            Ok(Err(Refusal::Unfit(error)))
-        }
-        Err(
-            error @ (SpliceError::MissingParent { .. } | SpliceError::WholeText | SpliceError::TooManyEdits),
-        ) => Err(adapter.breach(Fault::Edit, error.to_string())),
-    }
-}
-
-/// Whether the vendor took the request for one: if not, the adapter may have made it wrong.
-fn was_understood(answer: &Result<upstream::Answer, UpstreamFault>) -> bool {
-    !answer.as_ref().is_ok_and(|answer| {
-        matches!(
-            answer.response.status(),
-            StatusCode::BAD_REQUEST
-                | StatusCode::NOT_FOUND
-                | StatusCode::METHOD_NOT_ALLOWED
-                | StatusCode::UNSUPPORTED_MEDIA_TYPE
-                | StatusCode::UNPROCESSABLE_ENTITY
-        )
-    })
-}
-
-fn outbound_request(
-    prepared: &Prepared,
-    target: &Target,
-    body: Bytes,
-) -> Result<Request<Full<Bytes>>, Refusal> {
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = prepared.method.clone();
-    *request.uri_mut() = prepared.uri.clone();
-    *request.headers_mut() = prepared.headers.clone();
-    signer::sign(&mut request, &prepared.plan.auth, &target.upstream.secrets).map_err(|error| {
-        tracing::error!(upstream = target.upstream.name, %error, "not signed");
-        Refusal::Upstream { upstream: target.upstream.name.clone(), fault: UpstreamFault::Credential }
-    })?;
-    Ok(request)
-}
-
-/// The vendor's answer as it comes; an error is read first, since it may repeat the secret.
-async fn relay(
-    answer: Result<upstream::Answer, UpstreamFault>,
-    target: &Target,
-    call: &Call,
-    inflight: InFlight<Arc<sluice_core::stats::TargetStats>>,
-) -> Result<Response<Body>, Refusal> {
-    let upstream = &target.upstream;
-    let failed = |fault| {
-        target.stats.failed();
-        Refusal::Upstream { upstream: upstream.name.clone(), fault }
-    };
-    let upstream::Answer { response, deadline } = answer.map_err(failed)?;
-    let (status, headers) = (response.status(), passed_headers(response.headers(), &upstream.secrets));
-    let body = response.into_body();
-    let body = if status.is_success() {
-        Body::relay(body, deadline, Report::new(call.request_id.clone(), call.received, inflight))
-    } else {
-        let error = tokio::time::timeout_at(deadline, Limited::new(body, ERROR_BYTES_MAX).collect()).await;
-        let error = error.map_err(|_elapsed| failed(UpstreamFault::Silent))?;
-        let error = error.map_err(|_broken| failed(UpstreamFault::Broken))?;
-        target.stats.failed();
-        tracing::info!(
-            request = call.request_id,
-            upstream = upstream.name,
-            status = status.as_u16(),
-            "the upstream refused"
-        );
-        Body::full(signer::scrub(&error.to_bytes(), &upstream.secrets).into())
-    };
-    let mut answer = Response::new(body);
-    *answer.status_mut() = status;
-    *answer.headers_mut() = headers;
-    Ok(answer)
-}
-
-/// What a client needs of a vendor's head; the rest is between the vendor and the operator.
-fn passed_headers(vendor: &HeaderMap, secrets: &BTreeMap<String, Secret>) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(4);
-    for name in [CONTENT_TYPE, RETRY_AFTER] {
-        if let Some(value) = vendor.get(&name).filter(|value| !signer::repeats(value.as_bytes(), secrets)) {
-            headers.insert(name, value.clone());
-        }
-    }
-    headers
-}
-
-fn answered_by_adapter(call: &Call, pieces: Vec<Vec<u8>>, report: Report) -> Response<Body> {
-    let content_type = if call.shape.streaming { "text/event-stream" } else { "application/json" };
-    let mut answer = Response::new(Body::pieces(pieces));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    report.complete();
-    answer
-}
-
-fn log_answer(call: &Call, service: &Service, adapter: &Plugin, status: StatusCode) {
-    let policy = service.ranked_by.as_deref();
+/// Whose decisions served: all from one snapshot.
+fn log_answer(call: &Call, generation: u64, policy: Option<&Plugin>, answered: &Answered) {
+    let adapter = &answered.by;
     tracing::debug!(
         request = call.request_id,
-        generation = service.generation,
+        generation,
         model = call.shape.model,
-        upstream = service.target.upstream.name,
+        upstream = answered.target.upstream.name,
         policy = policy.map(|policy| policy.manifest().id.as_str()),
         policy_version = policy.map(|policy| policy.manifest().version.as_str()),
         policy_digest = policy.map(Plugin::digest),
         adapter = adapter.manifest().id,
         adapter_version = adapter.manifest().version,
         adapter_digest = adapter.digest(),
-        status = status.as_u16(),
+        status = answered.answer.status().as_u16(),
         "answering"
     );
 }

@@ -1,12 +1,20 @@
 //! The program `sluice`: reads the command line, does it, says how it went.
 
 mod admin;
+mod answer;
 mod app;
+mod attempts;
 mod call;
 mod cli;
 mod config;
+mod drain;
+mod fault;
+mod frames;
 mod gateway;
+mod lane;
+mod measures;
 mod metrics;
+mod planning;
 mod plugin_build;
 mod plugins;
 mod prepared;
@@ -18,6 +26,7 @@ mod snapshot;
 mod stream;
 mod supervisor;
 mod telemetry;
+mod timed_io;
 mod upstream;
 
 use std::error::Error;
@@ -27,6 +36,7 @@ use app::{App, StartError};
 use clap::Parser;
 use cli::{BuildArgs, Cli, Command, PluginCommand};
 use config::{ConfigError, Environment};
+use drain::Stopped;
 use supervisor::Purpose;
 
 #[global_allocator]
@@ -36,11 +46,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_CONFIG: u8 = 64;
 const EXIT_FAILURE: u8 = 1;
 
+/// Answers were cut at the end: the drain's deadline was over, or a second signal came.
+const EXIT_CUT: u8 = 3;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Some(Command::Plugin(PluginCommand::Build(args))) => build_plugins(args),
-        None | Some(Command::Serve) => start(&cli, Purpose::Serve).and_then(|app| Ok(app.serve()?)),
+        None | Some(Command::Serve) => match start(&cli, Purpose::Serve).and_then(|app| Ok(app.serve()?)) {
+            Ok(Stopped::Clean) => Ok(()),
+            Ok(Stopped::Cut { .. }) => return ExitCode::from(EXIT_CUT),
+            Err(error) => Err(error),
+        },
         Some(Command::Check) => start(&cli, Purpose::Check).map(|app| {
             for line in app.summary() {
                 eprintln!("{line}");

@@ -3,6 +3,7 @@
 //! Label values come from closed sets, or are ids of plugins that serve.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use sluice_runtime::{Transition, Transitions};
 
+use crate::measures::Measures;
 use crate::snapshot::Snapshot;
 
 /// OpenMetrics, which Prometheus asks for.
@@ -34,6 +36,13 @@ struct OfFault {
     fault: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfBreaker {
+    upstream: String,
+    gen_ai_request_model: String,
+    state: &'static str,
+}
+
 #[derive(Default)]
 struct PluginFamilies {
     calls: Family<OfFunction, Counter>,
@@ -42,20 +51,40 @@ struct PluginFamilies {
 }
 
 /// All metrics, as text.
-pub(crate) fn text(snapshot: &Snapshot, transitions: &Transitions) -> String {
-    let mut registry = Registry::with_prefix("sluice");
+pub(crate) fn text(snapshot: &Snapshot, transitions: &Transitions, measures: &Measures) -> String {
+    let mut all = Registry::default();
+    measures.register(&mut all);
+    let registry = all.sub_registry_with_prefix("sluice");
     let generation: Gauge = Gauge::default();
     generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
     registry.register("generation", "Generation of the snapshot that serves", generation);
-    register_transitions(&mut registry, transitions);
+    register_transitions(registry, transitions);
     let plugins = PluginFamilies::default();
     plugins.fill(snapshot);
-    plugins.register(&mut registry);
+    plugins.register(registry);
+    register_breakers(registry, snapshot);
     let mut text = String::new();
-    if encode(&mut text, &registry).is_err() {
+    if encode(&mut text, &all).is_err() {
         tracing::error!("the metrics cannot be written");
     }
     text
+}
+
+fn register_breakers(registry: &mut Registry, snapshot: &Snapshot) {
+    let family: Family<OfBreaker, Gauge> = Family::default();
+    for upstream in snapshot.routes.upstreams() {
+        for view in upstream.lanes.views(Instant::now()) {
+            for state in ["closed", "open", "half_open"] {
+                let labels = OfBreaker {
+                    upstream: view.lane.upstream.clone(),
+                    gen_ai_request_model: view.lane.model.clone(),
+                    state,
+                };
+                family.get_or_create(&labels).set((view.standing.name() == state).into());
+            }
+        }
+    }
+    registry.register("breaker_state", "1 for the state that a breaker is in", family);
 }
 
 fn register_transitions(registry: &mut Registry, transitions: &Transitions) {

@@ -1,13 +1,18 @@
 //! The only place that turns a fault into HTTP: a status, a code and a sentence that say
 //! what to do and leak nothing.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
+use sluice_core::fault::FaultClass;
 use sluice_core::json::{Duplicate, ScanError, SpliceError};
-use sluice_runtime::{CallError, Refused};
 
+use crate::fault::{Fault, FaultKind, Said};
+use crate::lane::Lane;
 use crate::stream::Body;
 
 /// Why a request gets no answer from a model.
@@ -39,6 +44,7 @@ pub(crate) enum Refusal {
     NothingToRelease {
         id: String,
     },
+    NoSuchBreaker,
     /// The supervisor has more to do than it can take.
     Busy,
     /// An edit that the vendor needs does not fit this body.
@@ -47,26 +53,22 @@ pub(crate) enum Refusal {
     Unserved {
         text: String,
     },
-    /// The adapter failed; the cause is in the log and in the counters.
-    Plugin {
-        plugin: String,
+    /// The body did not arrive in time.
+    UploadSlow {
+        within: Duration,
+    },
+    /// The breakers of all targets are open.
+    Resting {
+        retry_after: Duration,
     },
     Upstream {
         upstream: String,
-        fault: UpstreamFault,
+        fault: FaultKind,
     },
-}
-
-/// How a vendor failed us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UpstreamFault {
-    Unreachable,
-    Silent,
-    Broken,
-    /// It wants us to go elsewhere; the gateway goes only where the operator said.
-    Redirected,
-    /// It does not take the operator's credential.
-    Credential,
+    /// The vendor's own error.
+    Said(Box<Said>),
+    /// The gateway is about to stop.
+    Draining,
 }
 
 /// Status, type, code and the member in question, as OpenAI names them.
@@ -82,27 +84,40 @@ impl Refusal {
         Refusal::Member { name, wanted }
     }
 
-    /// What an adapter's failure is for the client.
-    pub(crate) fn from_adapter(plugin: &str, error: CallError) -> Refusal {
-        match error {
-            CallError::Refused(Refused::InvalidRequest(text) | Refused::Unsupported(text)) => {
-                Refusal::Unserved { text }
-            }
-            CallError::Refused(_) | CallError::Fault(..) => Refusal::Plugin { plugin: plugin.into() },
+    /// What the failure of the last attempt is for the client.
+    pub(crate) fn of_fault(upstream: &str, fault: Fault) -> Refusal {
+        match fault.said {
+            Some(said) => Refusal::Said(said),
+            None => Refusal::Upstream { upstream: upstream.into(), fault: fault.kind },
         }
+    }
+
+    /// No target may be asked: these lanes are open.
+    pub(crate) fn resting<'a>(lanes: impl Iterator<Item = &'a Arc<Lane>>) -> Refusal {
+        let first = lanes.filter_map(|lane| lane.opens_at()).min();
+        let retry_after = first.map(|first| first.saturating_duration_since(Instant::now()));
+        Refusal::Resting { retry_after: retry_after.unwrap_or(Duration::from_secs(1)) }
     }
 
     /// The answer in OpenAI's envelope.
     pub(crate) fn into_response(self) -> Response<Body> {
+        if let Refusal::Said(said) = self {
+            let mut response = Response::new(Body::full(said.body));
+            (*response.status_mut(), *response.headers_mut()) = (said.status, said.headers);
+            return response;
+        }
         let face = self.face();
-        let body = json!({"error": {
-            "message": self.message(), "type": face.kind, "param": face.param, "code": face.code,
-        }});
-        let mut response = Response::new(Body::full(Bytes::from(body.to_string())));
+        let body = envelope(&self.message(), face.kind, face.param.as_deref(), face.code);
+        let mut response = Response::new(Body::full(body));
         *response.status_mut() = face.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Refusal::WrongMethod { allowed } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        if let Refusal::Resting { retry_after } = self {
+            // Whole seconds, and never so early that it would be refused again.
+            let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -134,11 +149,22 @@ impl Refusal {
                 Face { param: Some("model".into()), ..client(StatusCode::NOT_FOUND, "model_not_found") }
             }
             Refusal::NothingToRelease { .. } => client(StatusCode::NOT_FOUND, "nothing_to_release"),
+            Refusal::NoSuchBreaker => client(StatusCode::NOT_FOUND, "no_such_breaker"),
             Refusal::Busy => server(StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Refusal::Unfit(_) => client(StatusCode::BAD_REQUEST, "unfit_body"),
             Refusal::Unserved { .. } => client(StatusCode::BAD_REQUEST, "unsupported_request"),
-            Refusal::Plugin { .. } => server(StatusCode::BAD_GATEWAY, "plugin_fault"),
-            Refusal::Upstream { fault, .. } => server(fault.status(), fault.code()),
+            Refusal::UploadSlow { .. } => client(StatusCode::REQUEST_TIMEOUT, "timeout_upload"),
+            Refusal::Resting { .. } => server(StatusCode::SERVICE_UNAVAILABLE, "breaker_open"),
+            Refusal::Upstream { fault, .. } => match fault.class() {
+                FaultClass::Caller => client(fault.status(), fault.code()),
+                FaultClass::Policy
+                | FaultClass::Provider
+                | FaultClass::Throttled
+                | FaultClass::Credential
+                | FaultClass::Plugin => server(fault.status(), fault.code()),
+            },
+            Refusal::Said(said) => server(said.status, "upstream_error"),
+            Refusal::Draining => server(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         }
     }
 
@@ -165,49 +191,37 @@ impl Refusal {
             Refusal::NothingToRelease { id } => {
                 format!("No version of a plugin {id:?} is in quarantine; GET /admin/v1/plugins lists what is.")
             }
+            Refusal::NoSuchBreaker => {
+                "No such upstream and model has been asked; GET /admin/v1/breakers lists those that were.".into()
+            }
             Refusal::Busy => "The gateway is busy with plugins; ask again in a moment.".into(),
             Refusal::Unfit(error) => format!("The body cannot be made fit for this vendor: {error}."),
             Refusal::Unserved { text } => text.clone(),
-            Refusal::Plugin { plugin } => {
-                format!("The adapter {plugin} failed; the operator finds the cause at /admin/v1/plugins and in the log.")
+            Refusal::UploadSlow { within } => {
+                format!("The body did not arrive within {} (server.timeouts.upload).", humantime::format_duration(*within))
             }
+            Refusal::Resting { retry_after } => {
+                let seconds = retry_after.as_secs() + 1;
+                format!("Every target of this model rests after failures; the first is tried again in {seconds} s.")
+            }
+            Refusal::Said(_) => "The vendor refused.".into(),
+            Refusal::Draining => "The gateway is about to stop.".into(),
             Refusal::Upstream { upstream, fault } => format!("The upstream {upstream} {}.", fault.sentence()),
         }
     }
 }
 
-impl UpstreamFault {
-    fn status(self) -> StatusCode {
-        match self {
-            UpstreamFault::Silent => StatusCode::GATEWAY_TIMEOUT,
-            UpstreamFault::Unreachable
-            | UpstreamFault::Broken
-            | UpstreamFault::Redirected
-            | UpstreamFault::Credential => StatusCode::BAD_GATEWAY,
-        }
-    }
+/// OpenAI's envelope of an error.
+pub(crate) fn envelope(message: &str, kind: &str, param: Option<&str>, code: &str) -> Bytes {
+    let error = json!({"message": message, "type": kind, "param": param, "code": code});
+    json!({ "error": error }).to_string().into()
+}
 
-    pub(crate) fn code(self) -> &'static str {
-        match self {
-            UpstreamFault::Unreachable => "upstream_unreachable",
-            UpstreamFault::Silent => "upstream_silent",
-            UpstreamFault::Broken => "upstream_broken",
-            UpstreamFault::Redirected => "upstream_redirected",
-            UpstreamFault::Credential => "upstream_refused_credential",
-        }
-    }
-
-    fn sentence(self) -> &'static str {
-        match self {
-            UpstreamFault::Unreachable => "cannot be reached",
-            UpstreamFault::Silent => "did not answer in time",
-            UpstreamFault::Broken => "broke off before it answered",
-            UpstreamFault::Redirected => {
-                "answered with a redirect, which is not followed; its base_url needs a correction"
-            }
-            UpstreamFault::Credential => "does not take the operator's credential",
-        }
-    }
+/// The end of a stream that broke after its first content: the SDKs raise an error at it.
+pub(crate) fn error_event(upstream: &str, fault: &FaultKind) -> Bytes {
+    let message = format!("The upstream {upstream} {}.", fault.sentence());
+    let envelope = envelope(&message, "server_error", None, fault.code());
+    [b"data: ".as_slice(), &envelope, b"\n\n"].concat().into()
 }
 
 /// `/stream_options/x` as OpenAI writes it: `stream_options.x`.

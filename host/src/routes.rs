@@ -7,14 +7,20 @@ pub(crate) use assemble::{Assembled, Flaw};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use sluice_core::breaker::Limits;
 use sluice_core::money::Price;
 use sluice_core::pattern::Pattern;
+use sluice_core::retry::Budget;
 use sluice_core::stats::TargetStats;
-use sluice_runtime::{Adapter, Policy, Watched};
+use sluice_runtime::{Adapter, Policy, Runtime, Watched};
 
-use crate::config::{Secret, TargetModel};
+use crate::config::{Secret, TargetModel, VendorTimers};
+use crate::lane::{Lane, Lanes};
+use crate::measures::{Measures, ModelMeasures};
 use crate::prepared::PlanCache;
+use crate::upstream::{Client, Clients};
 
 /// Part of a snapshot.
 #[derive(Default)]
@@ -30,6 +36,9 @@ pub(crate) struct Model {
     pub(crate) name: Pattern,
     pub(crate) policy: Watched<Policy>,
     pub(crate) targets: Vec<Arc<Target>>,
+    pub(crate) retries: u32,
+    pub(crate) deadline: Duration,
+    pub(crate) measures: ModelMeasures,
     served: Arc<AtomicU64>,
 }
 
@@ -41,6 +50,8 @@ pub(crate) struct Target {
     pub(crate) weight: u16,
     pub(crate) price: Option<Price>,
     pub(crate) stats: Arc<TargetStats>,
+    /// Where the vendor's model is the same for all requests.
+    lane: Option<Arc<Lane>>,
 }
 
 /// A vendor's address, secrets and adapter.
@@ -51,6 +62,19 @@ pub(crate) struct Upstream {
     pub(crate) base_url: Option<url::Url>,
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) plans: Arc<PlanCache>,
+    pub(crate) timers: VendorTimers,
+    pub(crate) client: Arc<Client>,
+    pub(crate) lanes: Arc<Lanes>,
+    /// What the lanes are to go by once these routes serve.
+    pub(crate) breaker: Limits,
+    pub(crate) retries: Arc<Budget>,
+}
+
+/// What routes are made with, besides the configuration and the plugins.
+pub(crate) struct Parts {
+    pub(crate) runtime: Runtime,
+    pub(crate) clients: Clients,
+    pub(crate) measures: Measures,
 }
 
 impl Routes {
@@ -85,6 +109,14 @@ impl Model {
 }
 
 impl Target {
+    /// The lane of the model that the upstream is asked for.
+    pub(crate) fn lane(&self, pattern: &Pattern, asked: &str) -> Arc<Lane> {
+        match &self.lane {
+            Some(lane) => Arc::clone(lane),
+            None => self.upstream.lanes.lane(self.model_for(pattern, asked)),
+        }
+    }
+
     /// The name by which the upstream knows the model; `asked` matched `pattern`.
     pub(crate) fn model_for<'a>(&'a self, pattern: &Pattern, asked: &'a str) -> &'a str {
         match &self.model {

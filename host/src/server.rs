@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
@@ -13,13 +13,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::Admin;
+use crate::config::ClientTimers;
 use crate::gateway::Gateway;
 use crate::refusal::Refusal;
 use crate::stream::Body;
+use crate::timed_io::TimedIo;
 
 /// Bytes of a request's head at most.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -27,12 +29,11 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Headers of a request at most.
 const HEADERS_MAX: usize = 128;
 
-/// Until a head has arrived whole, counted from the end of the answer before it: longer than
-/// the SDKs keep a resting connection.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
-
 /// Connections at once; further ones wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 10_000;
+
+/// Between two signs of life on an HTTP/2 connection.
+const HTTP2_PING_EVERY: Duration = Duration::from_secs(30);
 
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
@@ -42,6 +43,14 @@ pub(crate) struct Server {
     gateway: Arc<Gateway>,
     admin: Admin,
     ids: RequestIds,
+    timers: ClientTimers,
+    places: Arc<Semaphore>,
+}
+
+/// Connections that are open; dropped, they are cut.
+pub(crate) struct Connections {
+    tasks: JoinSet<()>,
+    finish: watch::Sender<bool>,
 }
 
 /// Ids that are unique as long as processes start with different numbers.
@@ -52,25 +61,32 @@ struct RequestIds {
 
 impl Server {
     /// `process` tells this process's request ids from those of others.
-    pub(crate) fn new(gateway: Arc<Gateway>, admin: Admin, process: u32) -> Server {
-        Server { gateway, admin, ids: RequestIds { process, next: AtomicU64::new(1) } }
+    pub(crate) fn new(gateway: Arc<Gateway>, admin: Admin, process: u32, timers: ClientTimers) -> Server {
+        let ids = RequestIds { process, next: AtomicU64::new(1) };
+        Server { gateway, admin, ids, timers, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 
-    /// Serves until dropped; the connections end with it.
-    pub(crate) async fn serve(self, listener: TcpListener) -> std::io::Error {
-        let server = Arc::new(self);
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let mut connections = JoinSet::new();
+    /// From now on `/ready` says no.
+    pub(crate) fn drains(&self) {
+        self.admin.drains();
+    }
+
+    /// Accepts until dropped; the connections stay.
+    pub(crate) async fn accept(
+        self: &Arc<Server>,
+        listener: &TcpListener,
+        connections: &mut Connections,
+    ) -> std::io::Error {
         loop {
-            while connections.try_join_next().is_some() {}
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            while connections.tasks.try_join_next().is_some() {}
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
                 return std::io::Error::other("the places for connections are closed");
             };
             match listener.accept().await {
                 Ok((stream, _peer)) => {
-                    let server = Arc::clone(&server);
-                    connections.spawn(async move {
-                        server.connection(stream).await;
+                    let (server, finish) = (Arc::clone(self), connections.finish.subscribe());
+                    connections.tasks.spawn(async move {
+                        server.connection(stream, finish).await;
                         drop(place);
                     });
                 }
@@ -83,36 +99,47 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, mut finish: watch::Receiver<bool>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
+        let timers = self.timers;
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME_MAX)
+            .header_read_timeout(timers.head)
             .max_buf_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX);
         builder
             .http2()
             .timer(TokioTimer::new())
+            .keep_alive_interval(HTTP2_PING_EVERY)
             .max_header_list_size(HEAD_BYTES_MAX as u32)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
         let service = service_fn(move |request| {
             let server = Arc::clone(&self);
             async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
         });
-        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        let io = TokioIo::new(TimedIo::new(stream, timers.head, timers.stalled_reader));
+        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = told(&mut finish) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(error = %error, "connection ended");
         }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let (received, id) = (Instant::now(), self.ids.next());
+        let id = self.ids.next();
         let header = HeaderValue::try_from(&id).ok();
         let (head, body) = request.into_parts();
-        let mut answer = match self.route(id.clone(), received, head, body).await {
+        let mut answer = match self.route(id.clone(), head, body).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 tracing::info!(request = id, code = refusal.code(), "refused");
@@ -125,19 +152,13 @@ impl Server {
         answer
     }
 
-    async fn route(
-        &self,
-        id: String,
-        received: Instant,
-        head: Parts,
-        body: Incoming,
-    ) -> Result<Response<Body>, Refusal> {
+    async fn route(&self, id: String, head: Parts, body: Incoming) -> Result<Response<Body>, Refusal> {
         check_origin(&head.uri, &head.headers)?;
         let path = head.uri.path();
         match path {
             "/v1/chat/completions" => {
                 only(&head.method, Method::POST)?;
-                self.gateway.chat(id, received, head, body).await
+                self.gateway.chat(id, head, body).await
             }
             _ => {
                 let page =
@@ -146,6 +167,33 @@ impl Server {
                 page.answer().await
             }
         }
+    }
+}
+
+/// Until it is said that this is the end; who would say so may be gone.
+async fn told(finish: &mut watch::Receiver<bool>) {
+    let _ = finish.wait_for(|finish| *finish).await;
+}
+
+impl Default for Connections {
+    fn default() -> Connections {
+        Connections { tasks: JoinSet::new(), finish: watch::Sender::new(false) }
+    }
+}
+
+impl Connections {
+    pub(crate) fn count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Each ends with the answer that it is giving; those that rest, at once.
+    pub(crate) fn finish(&self) {
+        self.finish.send_replace(true);
+    }
+
+    /// When all have ended.
+    pub(crate) async fn ended(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 

@@ -1,15 +1,22 @@
 //! The bodies of answers: bytes that pass, and what is learned when they end.
 
-use std::future::Future;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{BoxStream, unfold};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
+use sluice_core::breaker::Weight;
 use sluice_core::stats::{InFlight, TargetStats};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
+
+use crate::fault::{FaultKind, Timer};
+use crate::frames::{End, Frames};
+use crate::lane::Pass;
+use crate::refusal;
 
 /// Why an answer broke off; the connection ends with it.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -19,36 +26,31 @@ pub(crate) enum Body {
     Full(Option<Bytes>),
     /// An adapter's own answer, piece by piece.
     Pieces(std::vec::IntoIter<Vec<u8>>),
-    Relay(Box<Relay>),
+    /// Read as far as the client takes it: what it does not take, stays with the vendor.
+    Stream(BoxStream<'static, Result<Bytes, BodyError>>),
 }
 
-/// A vendor's answer on its way to the client.
+/// A vendor's answer on its way to the client. Dropped, it closes the vendor's connection.
 pub(crate) struct Relay {
-    body: Incoming,
-    /// Asked only while the vendor is silent.
-    deadline: Pin<Box<Sleep>>,
-    report: Report,
+    pub(crate) frames: Frames,
+    /// What has been read and not been sent.
+    pub(crate) held: VecDeque<Bytes>,
+    pub(crate) ended: Option<End>,
+    pub(crate) idle: Duration,
+    pub(crate) deadline: (Instant, Timer),
+    pub(crate) attempt: Underway,
 }
 
-/// What is known of an answer under way; told once, when it ends.
-pub(crate) struct Report {
+/// An attempt whose end is to be told: to statistics, the breaker and the counters. Once; dropped
+/// before, the client has left.
+pub(crate) struct Underway {
     request_id: String,
-    started: std::time::Instant,
+    sent: std::time::Instant,
     /// The call counts as in flight until its answer has ended.
     inflight: InFlight<Arc<TargetStats>>,
-    bytes: u64,
-    ttft_us: Option<u32>,
+    pass: Pass,
+    first: Option<Duration>,
     told: bool,
-}
-
-/// How an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Complete,
-    /// The vendor broke off.
-    Broken,
-    /// The client left.
-    Left,
 }
 
 impl Body {
@@ -60,9 +62,8 @@ impl Body {
         Body::Pieces(pieces.into_iter())
     }
 
-    pub(crate) fn relay(body: Incoming, deadline: Instant, report: Report) -> Body {
-        let deadline = Box::pin(tokio::time::sleep_until(deadline));
-        Body::Relay(Box::new(Relay { body, deadline, report }))
+    pub(crate) fn relay(relay: Relay) -> Body {
+        Body::Stream(Box::pin(unfold(relay, async |mut relay| relay.next().await.map(|item| (item, relay)))))
     }
 }
 
@@ -77,7 +78,10 @@ impl HttpBody for Body {
         match self.get_mut() {
             Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Body::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece.into())))),
-            Body::Relay(relay) => relay.poll_frame(context),
+            Body::Stream(stream) => {
+                let item = std::task::ready!(stream.as_mut().poll_next(context));
+                Poll::Ready(item.map(|item| item.map(Frame::data)))
+            }
         }
     }
 
@@ -85,7 +89,7 @@ impl HttpBody for Body {
         match self {
             Body::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Body::Pieces(pieces) => pieces.as_slice().is_empty(),
-            Body::Relay(relay) => relay.body.is_end_stream(),
+            Body::Stream(_) => false,
         }
     }
 
@@ -95,90 +99,116 @@ impl HttpBody for Body {
             Body::Pieces(pieces) if pieces.len() == 1 => {
                 SizeHint::with_exact(pieces.as_slice()[0].len() as u64)
             }
-            Body::Pieces(_) => SizeHint::default(),
-            Body::Relay(relay) => relay.body.size_hint(),
+            Body::Pieces(_) | Body::Stream(_) => SizeHint::default(),
         }
     }
 }
 
 impl Relay {
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            ready!(self.deadline.as_mut().poll(context));
-            self.report.tell(End::Broken);
-            return Poll::Ready(Some(Err("the answer took too long".into())));
-        };
-        match frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.report.passed(data.len());
+    /// The next bytes; after the last ones the end is told.
+    async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        loop {
+            if let Some(bytes) = self.held.pop_front() {
+                return Some(Ok(bytes));
+            }
+            match self.ended.take() {
+                None if self.attempt.told => return None,
+                None => {}
+                Some(End::Complete) => {
+                    self.attempt.good();
+                    return None;
                 }
-                // Where the length is known, nobody asks again after the last byte.
-                if self.body.is_end_stream() {
-                    self.report.tell(End::Complete);
-                }
-                Poll::Ready(Some(Ok(frame)))
+                Some(End::Fault(fault)) => return Some(self.broke(&fault)),
             }
-            Some(Err(error)) => {
-                self.report.tell(End::Broken);
-                Poll::Ready(Some(Err(error.into())))
-            }
-            None => {
-                self.report.tell(End::Complete);
-                Poll::Ready(None)
-            }
+            let (at, timer) = self.deadline;
+            let idle = Instant::now() + self.idle;
+            let taken = if idle < at {
+                self.frames.read(idle, Timer::Idle).await
+            } else {
+                self.frames.read(at, timer).await
+            };
+            self.held = taken.bytes;
+            self.ended = taken.end;
+        }
+    }
+
+    /// A client that has had content gets no other answer: it is told in the stream, or, where the
+    /// stream stands in the middle of something, by the end of the connection.
+    fn broke(&mut self, fault: &FaultKind) -> Result<Bytes, BodyError> {
+        self.attempt.failed(fault);
+        match self.frames.takes_an_event() {
+            true => Ok(refusal::error_event(&self.attempt.pass.lane().upstream, fault)),
+            false => Err(fault.code().into()),
         }
     }
 }
 
-impl Report {
-    pub(crate) fn new(
-        request_id: String,
-        started: std::time::Instant,
-        inflight: InFlight<Arc<TargetStats>>,
-    ) -> Report {
-        Report { request_id, started, inflight, bytes: 0, ttft_us: None, told: false }
+impl Underway {
+    pub(crate) fn new(request_id: String, inflight: InFlight<Arc<TargetStats>>, pass: Pass) -> Underway {
+        Underway { request_id, sent: std::time::Instant::now(), inflight, pass, first: None, told: false }
     }
 
-    /// For an answer that needed no vendor: it is whole before its first byte is written.
-    pub(crate) fn complete(mut self) {
-        self.tell(End::Complete);
+    /// The first content of a stream is there.
+    pub(crate) fn first_content(&mut self) {
+        let took = self.sent.elapsed();
+        if self.first.replace(took).is_none() {
+            self.pass.lane().measures.first_content(took);
+        }
     }
 
-    fn passed(&mut self, bytes: usize) {
-        self.bytes += bytes as u64;
-        let started = self.started;
-        self.ttft_us.get_or_insert_with(|| micros(started));
-    }
-
-    /// The first end counts.
-    fn tell(&mut self, end: End) {
-        if std::mem::replace(&mut self.told, true) {
+    /// The answer has ended well.
+    pub(crate) fn good(&mut self) {
+        if !self.tell() {
             return;
         }
-        let total_us = micros(self.started);
-        match end {
-            End::Complete => self.inflight.stats().succeeded(self.ttft_us.unwrap_or(total_us), total_us),
-            End::Broken => self.inflight.stats().failed(),
-            End::Left => {}
+        let total = self.sent.elapsed();
+        let first = self.first.unwrap_or(total);
+        self.inflight.stats().succeeded(micros(first), micros(total));
+        self.pass.lane().measures.good(total);
+        self.pass.settle(Weight::Good, "none");
+        tracing::debug!(
+            request = self.request_id,
+            first_us = micros(first),
+            total_us = micros(total),
+            "answered"
+        );
+    }
+
+    /// The attempt has failed.
+    pub(crate) fn failed(&mut self, fault: &FaultKind) {
+        if !self.tell() {
+            return;
         }
-        let (request, bytes, ttft_us) = (&self.request_id, self.bytes, self.ttft_us);
-        match end {
-            End::Complete => tracing::debug!(request, bytes, ttft_us, total_us, "answered"),
-            End::Broken => {
-                tracing::warn!(request, bytes, ttft_us, total_us, "the upstream broke off its answer")
-            }
-            End::Left => tracing::debug!(request, bytes, ttft_us, total_us, "the client left"),
-        }
+        let (class, code) = (fault.class(), fault.code());
+        self.inflight.stats().failed();
+        let lane = self.pass.lane();
+        lane.measures.fault(class);
+        tracing::info!(
+            request = self.request_id,
+            upstream = lane.upstream,
+            model = lane.model,
+            fault = code,
+            class = class.name(),
+            content = self.first.is_some(),
+            "an attempt failed"
+        );
+        self.pass.settle(class.weight(), code);
+    }
+
+    fn tell(&mut self) -> bool {
+        !std::mem::replace(&mut self.told, true)
     }
 }
 
-impl Drop for Relay {
+impl Drop for Underway {
     fn drop(&mut self) {
-        self.report.tell(End::Left);
+        if self.tell() {
+            self.pass.lane().measures.left();
+            tracing::debug!(request = self.request_id, "the client left");
+        }
     }
 }
 
-fn micros(since: std::time::Instant) -> u32 {
-    u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX)
+fn micros(span: Duration) -> u32 {
+    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
 }

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use sluice_core::probation::Verdict;
 use sluice_runtime::{
-    Change, Event, Folder, Pace, REST, Registry, Runtime, Scan, Settling, Transition, Transitions, Watcher,
+    Change, Event, Folder, Pace, REST, Registry, Scan, Settling, Transition, Transitions, Watcher,
 };
 use tokio::sync::oneshot;
 
 use crate::config::{Config, Environment};
-use crate::routes::{Assembled, Flaw, Routes};
+use crate::routes::{Assembled, Flaw, Parts, Routes};
 use crate::snapshot::{ConfigState, Current, Snapshot};
 
 /// Between two looks at the files where no event shortens it.
@@ -35,7 +35,7 @@ const NICENESS: i32 = 5;
 
 /// Owns everything that may change.
 pub(crate) struct Supervisor {
-    runtime: Runtime,
+    parts: Parts,
     registry: Registry,
     folder: Folder,
     config_files: Settling,
@@ -224,7 +224,7 @@ impl Supervisor {
     fn attempt(&mut self, change: Change) {
         let plugins = self.registry.preview(&change);
         let config = Arc::clone(&self.next.config);
-        let assembled = Routes::assemble(&config, &plugins, &self.runtime, &self.next.routes);
+        let assembled = Routes::assemble(&config, &plugins, &self.parts, &self.next.routes);
         match refusal(&config, &assembled, change.ids()) {
             Some(reason) => self.registry.refuse(change, &reason),
             None => {
@@ -249,7 +249,7 @@ impl Supervisor {
                     // The same plugins, so the same generation: only who was replaced is let go.
                     let plugins = self.registry.plugins();
                     let before = Arc::clone(&self.next.routes);
-                    let assembled = Routes::assemble(&self.next.config, &plugins, &self.runtime, &before);
+                    let assembled = Routes::assemble(&self.next.config, &plugins, &self.parts, &before);
                     self.publish(assembled.routes);
                 }
                 Verdict::Failed(failure) => {
@@ -309,7 +309,7 @@ impl Supervisor {
         let config =
             Config::load(self.config_file.as_deref(), &environment).map_err(|error| error.to_string())?;
         let plugins = self.registry.plugins();
-        let assembled = Routes::assemble(&config, &plugins, &self.runtime, &self.next.routes);
+        let assembled = Routes::assemble(&config, &plugins, &self.parts, &self.next.routes);
         match refusal(&config, &assembled, std::iter::empty()) {
             Some(reason) => Err(reason),
             None => Ok((config, assembled.routes)),
@@ -333,6 +333,9 @@ impl Supervisor {
     fn store(&mut self) {
         self.next.folder.files = self.registry.news().listing();
         self.published = Instant::now();
+        for upstream in self.next.routes.upstreams() {
+            upstream.lanes.set_limits(upstream.breaker);
+        }
         self.current.store(Arc::new(self.next.clone()));
         self.registry.news().tell();
     }

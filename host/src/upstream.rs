@@ -1,28 +1,28 @@
-//! The way out: one client for all upstreams, which goes nowhere by itself.
+//! The way out: clients that go nowhere by themselves.
 //!
-//! It is hyper-util's, not reqwest's: measured in the gateway, reqwest's layers for redirects,
-//! cookies and URLs, switched off, still cost a sixth of a request's CPU time. This one has no
-//! redirects to switch off, and reads no proxy from the environment.
+//! They are hyper-util's, not reqwest's: measured in the gateway, reqwest's layers for redirects,
+//! cookies and URLs, switched off, still cost a sixth of a request's CPU time. These have no
+//! redirects to switch off, and read no proxy from the environment.
 
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::refusal::UpstreamFault;
-
-/// From the first byte of a request to the last of its answer.
-pub(crate) const TOTAL_MAX: Duration = Duration::from_secs(600);
-
-/// Until a connection stands.
-const CONNECT_MAX: Duration = Duration::from_secs(2);
+use crate::fault::{FaultKind, Timer};
 
 /// Connections that rest longer are closed.
 const IDLE_MAX: Duration = Duration::from_secs(90);
@@ -30,26 +30,55 @@ const IDLE_MAX: Duration = Duration::from_secs(90);
 /// Bytes of an answer's head at most.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Sends requests that are complete.
-pub(crate) struct Client(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
-
-/// The head of an answer, and until when its body may take.
-pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
-    pub(crate) deadline: Instant,
+/// Makes clients; upstreams that wait as long for a connection share one.
+pub(crate) struct Clients {
+    tls: ClientConfig,
+    by_connect: Mutex<BTreeMap<Duration, Weak<Client>>>,
 }
 
-impl Client {
+/// Sends requests that are complete.
+pub(crate) struct Client(legacy::Client<Connector, Full<Bytes>>);
+
+/// Connects, TLS included, within a time.
+#[derive(Clone)]
+struct Connector {
+    inner: HttpsConnector<HttpConnector>,
+    within: Duration,
+}
+
+/// The time was over.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection in time")]
+struct NotInTime;
+
+impl Clients {
     /// # Errors
     ///
     /// Where TLS cannot be set up.
-    pub(crate) fn new() -> Result<Client, rustls::Error> {
+    pub(crate) fn new() -> Result<Clients, rustls::Error> {
+        Ok(Clients { tls: tls()?, by_connect: Mutex::default() })
+    }
+
+    /// One that gives up after this time without a connection.
+    pub(crate) fn connecting_within(&self, within: Duration) -> Arc<Client> {
+        let mut clients = self.by_connect.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|_, client| client.strong_count() > 0);
+        if let Some(client) = clients.get(&within).and_then(Weak::upgrade) {
+            return client;
+        }
+        let client = Arc::new(Client::new(self.tls.clone(), within));
+        clients.insert(within, Arc::downgrade(&client));
+        client
+    }
+}
+
+impl Client {
+    fn new(tls: ClientConfig, within: Duration) -> Client {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_MAX));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls()?)
+        let inner = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
@@ -58,27 +87,48 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(connector);
-        Ok(Client(client))
+            .build(Connector { inner, within });
+        Client(client)
     }
 
-    /// Sends, and waits for the head of the answer.
+    /// Sends, and waits for the head of the answer until `deadline`.
     ///
     /// # Errors
     ///
-    /// How the vendor failed: unreachable, silent, broken off, or redirecting.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, UpstreamFault> {
-        let deadline = Instant::now() + TOTAL_MAX;
+    /// How the vendor failed: unreachable, silent, broken off, redirecting, or refusing the credential.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        deadline: Instant,
+        timer: Timer,
+    ) -> Result<Response<Incoming>, FaultKind> {
         let response = match tokio::time::timeout_at(deadline, self.0.request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(fault(&error)),
-            Err(_elapsed) => return Err(UpstreamFault::Silent),
+            Err(_elapsed) => return Err(FaultKind::Timeout(timer)),
         };
         match response.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(UpstreamFault::Credential),
-            status if status.is_redirection() || status.is_informational() => Err(UpstreamFault::Redirected),
-            _ => Ok(Answer { response, deadline }),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(FaultKind::Credential),
+            status if status.is_redirection() || status.is_informational() => Err(FaultKind::Redirected),
+            _ => Ok(response),
         }
+    }
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connecting, within) = (self.inner.call(uri), self.within);
+        Box::pin(async move {
+            tokio::time::timeout(within, connecting).await.unwrap_or_else(|_elapsed| Err(NotInTime.into()))
+        })
     }
 }
 
@@ -97,11 +147,14 @@ fn tls() -> Result<ClientConfig, rustls::Error> {
 }
 
 /// The cause goes to the log here; none of these errors tells the address, which may carry a secret.
-fn fault(error: &legacy::Error) -> UpstreamFault {
-    let fault = if error.is_connect() { UpstreamFault::Unreachable } else { UpstreamFault::Broken };
+fn fault(error: &legacy::Error) -> FaultKind {
+    let mut fault = if error.is_connect() { FaultKind::Unreachable } else { FaultKind::Broken };
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
+        if cause.is::<NotInTime>() {
+            fault = FaultKind::Timeout(Timer::Connect);
+        }
     }
     tracing::debug!(fault = fault.code(), cause = %cause, "upstream fault");
     fault

@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use clock::{Candidate, Row, measure, percentile};
 use question::{BODY, Question};
-use sluice_core::codes::Endpoint;
+use sluice_core::codes::{Endpoint, Surface};
 use sluice_core::json::{Index, splice};
 use sluice_core::plan::{BodyPlan, CallPlan};
 use sluice_core::ranking::{self, NO_CAP, View};
-use sluice_runtime::{Adapter, Decision, Inbound, Mapper, Pace, Plugin, Policy, Runtime, Setup, Versioned};
+use sluice_runtime::{
+    Adapter, AnswerContext, Decision, Inbound, Pace, Plugin, Policy, Runtime, Setup, Versioned,
+};
 
 /// The gateway's allocator.
 #[global_allocator]
@@ -100,13 +102,21 @@ fn spliced(plan: &CallPlan) -> Result<Vec<u8>, Box<dyn Error>> {
 }
 
 fn pushes(runtime: &Runtime) -> Candidates {
-    // A mapper borrows its adapter, and a candidate lives as long as the program anyway.
-    let adapter: &'static Adapter = Box::leak(Box::new(adapter(runtime, "target/guests/mapper.wasm")?));
+    let adapter = adapter(runtime, "target/guests/mapper.wasm")?;
+    let context = AnswerContext {
+        request_id: "0123456789abcdef".into(),
+        model: "gpt-4o-mini".into(),
+        created_s: 1_700_000_000,
+        surface: Surface::OpenAiChat.code(),
+        endpoint: Endpoint::Chat.code(),
+        streaming: true,
+        carry: Vec::new(),
+    };
     let mut candidates = Vec::new();
     for (name, frames) in [("warm push: 1 frame", 1), ("warm push: 16 frames", 16)] {
         let frames = vec![FRAME.as_bytes().to_vec(); frames];
-        let mut mapper: Mapper<'static> = adapter.mapper("0123456789abcdef", "gpt-4o-mini", 1_700_000_000)?;
-        if mapper.push(&frames)?.is_empty() {
+        let mut mapper = adapter.mapper(&context)?.ok_or("too many decoders are open")?;
+        if mapper.push(&frames)?.wire.is_empty() {
             return Err("the mapper made nothing of a frame".into());
         }
         candidates.push(Candidate::new(name, move || mapper.push(&frames)));

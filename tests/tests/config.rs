@@ -191,22 +191,47 @@ const MODELS: &[Broken] = &[
     ),
 ];
 
+const TIMERS: &[Broken] = &[
+    broken(
+        "secrets =",
+        "timeouts = { connect = 2 }\nsecrets =",
+        &["sluice.toml:8", "upstreams.vendor.timeouts.connect = 2", "string in quotes"],
+    ),
+    broken(
+        "secrets =",
+        "timeouts = { idle = \"0s\" }\nsecrets =",
+        &["sluice.toml:8", "timeouts.idle = \"0s\"", "a time from 1ms to 1d"],
+    ),
+    broken(
+        "secrets =",
+        "timeouts = { frist_content = \"1s\" }\nsecrets =",
+        &["sluice.toml:8", "did you mean \"first_content\"?"],
+    ),
+    broken(
+        "secrets =",
+        "breaker = { failures = 0 }\nsecrets =",
+        &["sluice.toml:8", "upstreams.vendor.breaker.failures = 0", "integer from 1 to 1000"],
+    ),
+    broken(
+        "workers = 2",
+        "workers = 2\ntimeouts = { head = \"2 days\" }",
+        &["sluice.toml:5", "server.timeouts.head", "a time from 1ms to 1d"],
+    ),
+    broken(
+        "workers = 2",
+        "workers = 2\ndrain = { dead_line = \"1s\" }",
+        &["sluice.toml:5", "did you mean \"deadline\"?"],
+    ),
+    broken("[[models]]", "[[models]]\nretries = 6", &["models[0].retries = 6", "integer from 0 to 5"]),
+    broken("[[models]]", "[[models]]\ndeadline = \"soon\"", &["models[0].deadline = \"soon\"", "a time"]),
+];
+
 /// What is known but not built is not taken in silence.
 const NOT_BUILT: &[Broken] = &[
     broken(
         "secrets =",
         "limits = { requests_per_minute = 1 }\nsecrets =",
         &["sluice.toml:8", "upstreams.vendor.limits", "not built yet"],
-    ),
-    broken(
-        "secrets =",
-        "timeouts = { connect = \"2s\" }\nsecrets =",
-        &["sluice.toml:8", "upstreams.vendor.timeouts", "not built yet"],
-    ),
-    broken(
-        "secrets =",
-        "breaker = { failures = 5 }\nsecrets =",
-        &["sluice.toml:8", "upstreams.vendor.breaker", "not built yet"],
     ),
     broken("[[models]]", "[[budgets]]\nname = \"x\"\n[[models]]", &["budgets", "not built yet"]),
     broken("[[models]]", "[[listen]]\naddress = \"x\"\n[[models]]", &["listen", "not built yet"]),
@@ -238,6 +263,11 @@ fn check_table(table: &[Broken]) {
         }
         assert!(!run.stderr.contains("a-literal-secret"), "{}", run.stderr);
     }
+}
+
+#[test]
+fn broken_timers_are_refused() {
+    check_table(TIMERS);
 }
 
 #[test]

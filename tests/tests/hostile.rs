@@ -14,7 +14,7 @@ use sluice_tests::{Answer, Gateway, Options, workspace};
 const ALL_MAX: Duration = Duration::from_secs(300);
 
 /// What an adapter does wrong, by the target's name, and the class it counts as.
-const ADAPTER: [(&str, &str); 22] = [
+const ADAPTER: [(&str, &str); 21] = [
     ("spin", "cpu"),
     ("recurse", "stack"),
     // The guest's own stack lies at the bottom of its memory: going below it is out of bounds.
@@ -36,7 +36,6 @@ const ADAPTER: [(&str, &str); 22] = [
     ("slot", "slot"),
     ("edit-bad", "edit"),
     ("edit-misfit", "edit"),
-    ("mapped", "not_built"),
     ("scheme", "not_built"),
 ];
 
@@ -118,6 +117,19 @@ async fn an_adapters_misdeed_costs_one_attempt() {
     assert_eq!(simulator.books().totals.requests, 0, "no misdeed reaches the vendor");
     // A guest's panic is told in a line of the log; one of the host would name its thread.
     assert!(!gateway.log().contains("thread '"), "{}", gateway.log());
+}
+
+/// An adapter that says it maps and does not fails after the vendor has answered: one attempt, and
+/// no mark against the vendor.
+#[tokio::test]
+async fn an_adapter_that_cannot_map_costs_one_attempt_and_no_breaker() {
+    let simulator = Simulator::start("127.0.0.1:0").await.unwrap();
+    let gateway = Gateway::start(&adapter_config(&simulator), &Options::with(&[("KEY", "k")]));
+    for number in 1..=6 {
+        gateway.ask("hostile/mapped").await.refused(502, "plugin_fault");
+        expect_faults(&gateway, "hostile-adapter", &[("error", number)], "mapped").await;
+    }
+    assert_eq!(simulator.books().totals.requests, 6, "the breaker stayed closed");
 }
 
 /// What a guest says about the request is the caller's affair; what it sends honestly arrives.

@@ -37,7 +37,7 @@ fn config(simulator: &Simulator) -> String {
     };
     let model = |name: &str, upstream: &str, target: &str| {
         format!(
-            "[[models]]\nname = \"{name}\"\ntargets = [{{ upstream = \"{upstream}\", model = \"{target}\" }}]\n"
+            "[[models]]\nname = \"{name}\"\nretries = 0\ntargets = [{{ upstream = \"{upstream}\", model = \"{target}\" }}]\n"
         )
     };
     [

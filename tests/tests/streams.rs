@@ -20,7 +20,7 @@ fn config(simulator: &Simulator) -> String {
     let url = simulator.base_url("a");
     format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n[upstreams.a]\nadapter = \"openai\"\nbase_url = \"{url}\"\nsecrets = {{ api-key = \"env:KEY\" }}\n\
-         [[models]]\nname = \"m\"\ntargets = [{{ upstream = \"a\" }}]\n"
+         [[models]]\nname = \"m\"\nretries = 0\ntargets = [{{ upstream = \"a\" }}]\n"
     )
 }
 

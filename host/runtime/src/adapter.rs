@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sluice_core::plan::{CallPlan, PlanBreach, Proposal, ResponsePlan};
+use sluice_core::plan::{CallPlan, Credential, Framing, PlanBreach, Proposal};
 use wasmtime::Store;
-use wasmtime::component::{Instance, Resource, ResourceAny};
+use wasmtime::component::{Instance, Resource};
 
 use crate::Setup;
-use crate::bindings::adapter::ProviderAdapter;
 use crate::bindings::{AdapterError, BadEdit, InboundHandle, adapter_lifecycle, wire};
 use crate::bounds::{CallClass, PIECES_MAX};
 use crate::counters::Function;
@@ -45,9 +44,9 @@ pub enum Decision {
 }
 
 /// A configured instance.
-struct Configured {
-    store: Store<State>,
-    instance: Instance,
+pub(crate) struct Configured {
+    pub(crate) store: Store<State>,
+    pub(crate) instance: Instance,
 }
 
 impl Adapter {
@@ -90,31 +89,15 @@ impl Adapter {
         }
     }
 
-    /// Opens a decoder for one streamed answer.
-    ///
-    /// # Errors
-    ///
-    /// The plugin's fault, counted.
-    pub fn mapper(&self, request_id: &str, model: &str, created_s: u64) -> Result<Mapper<'_>, CallError> {
-        let Configured { mut store, instance } = self.configured(None, CallClass::Push)?;
-        let world = ProviderAdapter::new(&mut store, &instance);
-        let world = world.map_err(|error| self.plugin.trapped(&error, store.data()))?;
-        let context = wire::Context {
-            request_id: request_id.into(),
-            model: model.into(),
-            created_s,
-            surface: sluice_core::codes::Surface::OpenAiChat.code(),
-            endpoint: sluice_core::codes::Endpoint::Chat.code(),
-            streaming: true,
-            carry: Vec::new(),
-        };
-        State::begin(&mut store, CallClass::Push);
-        let opened = world.sluice_plugin_adapter().mapper().call_constructor(&mut store, &context);
-        let mapper = opened.map_err(|error| self.plugin.trapped(&error, store.data()))?;
-        Ok(Mapper { plugin: &self.plugin, store, world, mapper })
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
-    fn configured(
+    pub(crate) fn shared_plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    pub(crate) fn configured(
         &self,
         inbound: Option<Arc<dyn Inbound>>,
         class: CallClass,
@@ -143,10 +126,10 @@ impl Adapter {
     fn checked(&self, plan: wire::CallPlan, endpoint: u16) -> Result<CallPlan, CallError> {
         let proposal =
             Proposal::try_from(plan).map_err(|BadEdit(text)| self.plugin.breach(Fault::Edit, text))?;
-        if proposal.response == ResponsePlan::Mapped || proposal.auth == sluice_core::plan::Credential::Scheme
-        {
-            let text = "mapped answers and signing schemes are not built yet".to_owned();
-            return Err(self.plugin.breach(Fault::NotBuilt, text));
+        let framed = matches!(proposal.framing, Framing::Whole | Framing::Sse);
+        if !framed || proposal.auth == Credential::Scheme {
+            let text = "framing by JSON lines or AWS events, and signing schemes, are not built yet";
+            return Err(self.plugin.breach(Fault::NotBuilt, text.to_owned()));
         }
         CallPlan::check(proposal, endpoint, &self.plugin.manifest().declared).map_err(|breach| {
             let fault = match &breach {
@@ -214,31 +197,5 @@ impl Configured {
         )?;
         let (answered,) = plan.call(&mut self.store, (handle, target_model))?;
         Ok(answered)
-    }
-}
-
-/// One streamed answer's decoder, in an instance of its own.
-pub struct Mapper<'a> {
-    plugin: &'a Plugin,
-    store: Store<State>,
-    world: ProviderAdapter,
-    mapper: ResourceAny,
-}
-
-impl Mapper<'_> {
-    /// Maps whole frames to bytes for the client.
-    ///
-    /// # Errors
-    ///
-    /// The plugin's refusal or fault; the decoder is of no use after a fault.
-    pub fn push(&mut self, frames: &[Vec<u8>]) -> Result<Vec<u8>, CallError> {
-        let started = Instant::now();
-        let store = &mut self.store;
-        State::begin(store, CallClass::Push);
-        let guest = self.world.sluice_plugin_adapter();
-        let mapped = guest.mapper().call_push(&mut *store, self.mapper, frames);
-        self.plugin.counters().called(Function::Push, started.elapsed());
-        let mapped = mapped.map_err(|error| self.plugin.trapped(&error, store.data()))?;
-        mapped.map(|mapped| mapped.wire).map_err(|error| self.plugin.refused(error.into()))
     }
 }

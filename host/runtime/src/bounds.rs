@@ -31,9 +31,13 @@ pub(crate) const KEEP_RESIDENT_BYTES: usize = 1024 * 1024;
 /// Freed slots kept warm for their module.
 pub(crate) const WARM_SLOTS_MAX: u32 = 16;
 
-/// Component instances alive at once: adapters live for one call on a worker, policies are
-/// as many as workers and models; mapped streams will need more.
-pub(crate) const INSTANCES_MAX: u32 = 512;
+/// Component instances alive at once: decoders of streams, adapters that live for one call on a
+/// worker, policies as many as workers and models. Address space only, until they are used.
+pub(crate) const INSTANCES_MAX: u32 = 2048;
+
+/// Decoders of streams open at once; a stream beyond is refused, so that calls that live for
+/// moments always find a place.
+pub(crate) const MAPPERS_MAX: usize = 1536;
 
 /// Core instances of one component: the module, its shims, and the encoder's fix-ups.
 pub(crate) const CORE_INSTANCES_PER_COMPONENT: u32 = 4;

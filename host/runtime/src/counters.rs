@@ -13,6 +13,8 @@ pub enum Function {
     Rank,
     Plan,
     Push,
+    Whole,
+    Classify,
 }
 
 /// One plugin's counters; they live as long as the loaded plugin.
@@ -40,7 +42,8 @@ struct Timed {
 }
 
 impl Function {
-    pub const ALL: [Function; 3] = [Function::Rank, Function::Plan, Function::Push];
+    pub const ALL: [Function; 5] =
+        [Function::Rank, Function::Plan, Function::Push, Function::Whole, Function::Classify];
 
     /// The name in the contract.
     pub fn name(self) -> &'static str {
@@ -48,6 +51,8 @@ impl Function {
             Function::Rank => "rank",
             Function::Plan => "plan",
             Function::Push => "push",
+            Function::Whole => "whole",
+            Function::Classify => "classify",
         }
     }
 }

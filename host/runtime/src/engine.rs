@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread;
 
 use wasmtime::component::Component;
@@ -25,6 +26,8 @@ struct Inner {
     linkers: Linkers,
     cache: Option<Cache>,
     patience: Patience,
+    /// Instances that live as long as a stream, and are open now.
+    mappers: Arc<AtomicUsize>,
 }
 
 /// How fast a plugin is to be compiled.
@@ -66,7 +69,13 @@ impl Runtime {
         };
         start_clock(&engine)?;
         let linkers = Linkers::new(&engine)?;
-        Ok(Runtime(Arc::new(Inner { engine, linkers, cache, patience: Patience::default() })))
+        Ok(Runtime(Arc::new(Inner {
+            engine,
+            linkers,
+            cache,
+            patience: Patience::default(),
+            mappers: Arc::default(),
+        })))
     }
 
     /// Compiles in an engine that is thrown away, so that the serving one retains nothing of it
@@ -90,6 +99,10 @@ impl Runtime {
 
     pub(crate) fn patience(&self) -> &Patience {
         &self.0.patience
+    }
+
+    pub(crate) fn mappers(&self) -> &Arc<AtomicUsize> {
+        &self.0.mappers
     }
 
     pub(crate) fn linkers(&self) -> &Linkers {

@@ -3,6 +3,7 @@
 //! - [`Runtime`]: the engine and what all plugins share
 //! - [`Plugin`]: one loaded component with its manifest and counters
 //! - [`Adapter`], [`Policy`]: a plugin set up for one upstream or model, ready to be called
+//! - [`Mapper`], [`Verdict`]: what an adapter makes of a vendor's answer
 //! - [`Watched`]: the version that serves, and the one it replaced while it is on probation
 //! - [`Folder`], [`Watcher`], [`Settling`]: which files have changed, and when to look
 //! - [`Registry`]: which plugin serves under each id, and what became of each file
@@ -13,6 +14,7 @@
 
 mod adapter;
 mod admission;
+mod answering;
 mod bindings;
 mod bounds;
 mod contract;
@@ -38,8 +40,9 @@ mod transition;
 mod watched;
 mod watcher;
 
-pub use adapter::{Adapter, Decision, Mapper, Planned};
+pub use adapter::{Adapter, Decision, Planned};
 pub use admission::AdmissionError;
+pub use answering::{AnswerContext, Mapped, Mapper, Phase, VendorAnswer, Verdict};
 pub use bounds::{CallClass, MEMORY_BYTES_MAX};
 pub use counters::{CallStats, Counters, Function};
 pub use engine::{Pace, Runtime, RuntimeError};

@@ -11,7 +11,7 @@ use url::Url;
 use super::sections::DEFAULT_POLICY;
 use super::{
     Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
-    TargetModel, Upstream,
+    TargetModel, Upstream, VendorTimers, timers,
 };
 
 /// Data, not code: what is known about vendors.
@@ -67,6 +67,8 @@ fn echo_upstream(name: &str) -> Upstream {
         adapter_config: Located { value: serde_json::Map::new().into(), place: place.clone() },
         base_url: None,
         secrets: BTreeMap::new(),
+        timers: VendorTimers::default(),
+        breaker: timers::default_breaker(),
         place,
     }
 }
@@ -79,6 +81,8 @@ fn vendor_upstream(name: String, vendor: Vendor, key: Secret) -> Upstream {
         adapter_config: Located { value: vendor.config.into(), place: place.clone() },
         base_url: Some(vendor.base_url),
         secrets: BTreeMap::from([(KEY_SLOT.into(), Located { value: key, place: place.clone() })]),
+        timers: VendorTimers::default(),
+        breaker: timers::default_breaker(),
         place,
     }
 }
@@ -97,6 +101,8 @@ fn model(name: &str, upstreams: &[&str], target_model: TargetModel) -> Model {
         policy: Located { value: DEFAULT_POLICY.into(), place: place.clone() },
         policy_config: Located { value: serde_json::Map::new().into(), place: place.clone() },
         targets: upstreams.iter().map(target).collect(),
+        retries: timers::DEFAULT_RETRIES,
+        deadline: timers::DEFAULT_DEADLINE,
         place,
     }
 }

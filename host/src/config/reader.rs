@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -14,6 +15,10 @@ use super::problem::{Place, Problem};
 
 /// Characters of a value that a message repeats.
 const SHOWN_CHARS_MAX: usize = 60;
+
+/// Time spans that a setting may have.
+const DURATION_MIN: Duration = Duration::from_millis(1);
+const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How far a misspelt key may be from a known one to be taken for it (Jaro-Winkler).
 const NEAR_MIN: f64 = 0.75;
@@ -201,6 +206,15 @@ impl<'d> Found<'d> {
     pub(super) fn read_secret(&self, file: &Path) -> std::io::Result<String> {
         self.document.secret_files.borrow_mut().push(file.into());
         std::fs::read_to_string(file)
+    }
+
+    /// A time span from a millisecond to a day, such as "30s" or "1m 30s".
+    pub(super) fn duration(&self) -> Option<Duration> {
+        let span = humantime::parse_duration(self.text()?).ok();
+        match span.filter(|span| (DURATION_MIN..=DURATION_MAX).contains(span)) {
+            Some(span) => Some(span),
+            None => self.refuse("wanted a time from 1ms to 1d, such as \"500ms\", \"30s\" or \"10m\""),
+        }
     }
 
     /// An integer within a range.

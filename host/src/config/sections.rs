@@ -9,9 +9,10 @@ use sluice_core::pattern::Pattern;
 use toml::de::DeTable;
 
 use super::reader::{Document, Found, Table};
+use super::timers;
 use super::{
     Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
-    TargetModel, Upstream,
+    TargetModel, Upstream, VendorTimers,
 };
 
 /// Policy of a model that names none.
@@ -60,6 +61,12 @@ fn server(table: Table<'_>) -> Server {
     }
     if let Some(found) = table.get("data_dir") {
         server.data_dir = path(&found).unwrap_or(server.data_dir);
+    }
+    if let Some(timeouts) = table.table("timeouts") {
+        server.timers = timers::client_timers(&timeouts);
+    }
+    if let Some(drain) = table.table("drain") {
+        server.drain = timers::drain(&drain);
     }
     table.finish();
     server
@@ -111,11 +118,13 @@ fn upstream(name: String, table: &Table<'_>, environment: &Environment) -> Optio
     let secrets = slots.map_or_else(BTreeMap::new, |slots| secrets(&slots, environment));
     let adapter_config = plugin_config(table, "adapter_config");
     table.not_built("limits", "limiting an upstream");
-    table.not_built("timeouts", "setting timers");
-    table.not_built("breaker", "circuit breaking");
+    let timers =
+        table.table("timeouts").map_or_else(VendorTimers::default, |table| timers::vendor_timers(&table));
+    let breaker =
+        table.table("breaker").map_or_else(timers::default_breaker, |table| timers::breaker(&table));
     let place = table.place();
     table.finish();
-    Some(Upstream { name, adapter: adapter?, adapter_config, base_url, secrets, place })
+    Some(Upstream { name, adapter: adapter?, adapter_config, base_url, secrets, timers, breaker, place })
 }
 
 fn base_url(found: Found<'_>) -> Option<url::Url> {
@@ -190,9 +199,10 @@ fn model(table: &Table<'_>) -> Option<Model> {
     let policy_config = plugin_config(table, "policy_config");
     let targets = table.require("targets", "an array of targets, each with an upstream");
     let targets = targets.map(|found| targets_of(&found, name.as_ref()));
+    let (retries, deadline) = timers::of_model(table);
     table.not_built("on_exhaust", "downgrading");
     table.finish();
-    Some(Model { name: name?, policy: policy?, policy_config, targets: targets?, place })
+    Some(Model { name: name?, policy: policy?, policy_config, targets: targets?, retries, deadline, place })
 }
 
 fn targets_of(found: &Found<'_>, name: Option<&Pattern>) -> Vec<Target> {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use sluice_core::codes::Surface;
 use sluice_core::stats::TargetStats;
 use sluice_runtime::{
-    self as runtime, CallError, Interned, Kind, NameKind, Plugin, PluginSet, Refused, Runtime, Serving,
-    Setup, Versioned, Watched,
+    self as runtime, CallError, Interned, Kind, NameKind, Plugin, PluginSet, Refused, Serving, Setup,
+    Versioned, Watched,
 };
 
-use super::{Model, Routes, Target, Upstream};
+use super::{Model, Parts, Routes, Target, Upstream};
 use crate::config::{self, Config, Located, Problem};
+use crate::lane::Lanes;
 use crate::prepared::PlanCache;
 
 /// What came of putting things together.
@@ -35,10 +36,10 @@ impl Routes {
     pub(crate) fn assemble(
         config: &Config,
         plugins: &PluginSet,
-        runtime: &Runtime,
+        parts: &Parts,
         before: &Routes,
     ) -> Assembled {
-        let mut assembly = Assembly { plugins, runtime, before, names: names(config), flaws: Vec::new() };
+        let mut assembly = Assembly { plugins, parts, before, names: names(config), flaws: Vec::new() };
         let mut upstreams = BTreeMap::new();
         for (id, upstream) in (0..).zip(&config.upstreams) {
             if let Some(made) = assembly.upstream(id, upstream) {
@@ -55,7 +56,7 @@ impl Routes {
 
 struct Assembly<'a> {
     plugins: &'a PluginSet,
-    runtime: &'a Runtime,
+    parts: &'a Parts,
     before: &'a Routes,
     names: Vec<Interned>,
     flaws: Vec<Flaw>,
@@ -79,6 +80,11 @@ impl<'a> Assembly<'a> {
             Arc::ptr_eq(earlier.adapter.current(), adapter.current()) && earlier.base_url == upstream.base_url
         };
         let plans = earlier.filter(same).map(|earlier| Arc::clone(&earlier.plans));
+        let limits = upstream.breaker;
+        let same_address = |earlier: &&Arc<Upstream>| earlier.base_url == upstream.base_url;
+        let lanes = earlier.filter(same_address).map(|earlier| Arc::clone(&earlier.lanes));
+        let lanes = lanes
+            .unwrap_or_else(|| Arc::new(Lanes::new(&upstream.name, limits, self.parts.measures.clone())));
         Some(Upstream {
             id,
             name: upstream.name.clone(),
@@ -90,6 +96,11 @@ impl<'a> Assembly<'a> {
                 .map(|(slot, secret)| (slot.clone(), secret.value.clone()))
                 .collect(),
             plans: plans.unwrap_or_else(|| Arc::new(PlanCache::new())),
+            timers: upstream.timers,
+            client: self.parts.clients.connecting_within(upstream.timers.connect),
+            breaker: limits,
+            lanes,
+            retries: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.retries)),
         })
     }
 
@@ -125,8 +136,17 @@ impl<'a> Assembly<'a> {
             earlier.map_or_else(|| Arc::new(TargetStats::default()), |earlier| Arc::clone(&earlier.stats))
         };
         let target = |target: &config::Target| {
+            let upstream = Arc::clone(upstreams.get(&target.upstream.value)?);
+            let lane = match &target.model {
+                config::TargetModel::Named(name) => Some(upstream.lanes.lane(name)),
+                config::TargetModel::AsAsked if model.name.stars() == 0 => {
+                    Some(upstream.lanes.lane(model.name.as_str()))
+                }
+                config::TargetModel::AsAsked | config::TargetModel::Star => None,
+            };
             Some(Arc::new(Target {
-                upstream: Arc::clone(upstreams.get(&target.upstream.value)?),
+                upstream,
+                lane,
                 model: target.model.clone(),
                 priority: target.priority,
                 weight: target.weight,
@@ -141,6 +161,9 @@ impl<'a> Assembly<'a> {
             name: model.name.clone(),
             policy,
             targets,
+            retries: model.retries,
+            deadline: model.deadline,
+            measures: self.parts.measures.of_model(model.name.as_str()),
             served: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.served)),
         })
     }
@@ -165,7 +188,7 @@ impl<'a> Assembly<'a> {
         let current = match same(&serving.plugin) {
             Some(current) => current,
             None => {
-                let made = T::set_up(self.runtime, &serving.plugin, setup.clone())?;
+                let made = T::set_up(&self.parts.runtime, &serving.plugin, setup.clone())?;
                 let made = self.configured(made, config, named)?;
                 if let Err(error) = made.rehearse() {
                     let wanted = format!("it breaks down over a test request: {error}");
@@ -176,7 +199,7 @@ impl<'a> Assembly<'a> {
             }
         };
         let Some(trial) = &serving.trial else { return Some(Watched::proven(current)) };
-        let set_up = || T::set_up(self.runtime, &trial.before, setup.clone())?.ok().map(Arc::new);
+        let set_up = || T::set_up(&self.parts.runtime, &trial.before, setup.clone())?.ok().map(Arc::new);
         Some(match same(&trial.before).or_else(set_up) {
             Some(before) => Watched::on_probation(current, Arc::clone(&trial.books), before),
             // A configuration that the old version does not take: there is no way back for this use.

@@ -12,9 +12,11 @@ use sluice_runtime::{Folder, Kept, Pace, Registry, Runtime, RuntimeError, Scan, 
 
 use super::{Handle, MESSAGES_MAX, Supervisor, hint};
 use crate::config::{Config, ConfigError};
+use crate::measures::Measures;
 use crate::plugins::DIST;
-use crate::routes::{Assembled, Routes};
+use crate::routes::{Assembled, Parts, Routes};
 use crate::snapshot::{ConfigState, Current, FolderState, Snapshot};
+use crate::upstream::Clients;
 
 /// In the data folder: code that was compiled, and what is remembered of plugins.
 const CACHE: &str = "cache";
@@ -53,10 +55,13 @@ impl Supervisor {
         config: Config,
         config_file: Option<&Path>,
         purpose: Purpose,
+        clients: Clients,
+        measures: Measures,
     ) -> Result<Booted, BootError> {
         let now = Instant::now();
         let data = data_dir(&config.server.data_dir);
         let runtime = Runtime::new(data.as_ref().map(|data| data.join(CACHE)).as_deref())?;
+        let parts = Parts { runtime: runtime.clone(), clients, measures };
         let (messages, inbox) = sync_channel(MESSAGES_MAX);
         let messages = Arc::new(messages);
         let decided = {
@@ -77,7 +82,7 @@ impl Supervisor {
             }
         }
         let state = take_all(&mut registry, &mut folder, now);
-        let routes = assemble(&config, &mut registry, &runtime)?;
+        let routes = assemble(&config, &mut registry, &parts)?;
         let mut config_files = Settling::default();
         let files = config.files(config_file).into_iter();
         config_files.look(files.filter(|file| file.exists()).collect(), now, Duration::ZERO);
@@ -94,7 +99,7 @@ impl Supervisor {
         registry.news().tell();
         let handle = Handle { messages, transitions: Arc::clone(registry.news().transitions()) };
         let supervisor = Supervisor {
-            runtime,
+            parts,
             registry,
             folder,
             config_files,
@@ -128,10 +133,10 @@ fn take_all(registry: &mut Registry, folder: &mut Folder, now: Instant) -> Folde
 }
 
 /// A dropped plugin that does not fit the configuration loses its seat, like one that comes later.
-fn assemble(config: &Config, registry: &mut Registry, runtime: &Runtime) -> Result<Routes, ConfigError> {
+fn assemble(config: &Config, registry: &mut Registry, parts: &Parts) -> Result<Routes, ConfigError> {
     loop {
         let Assembled { routes, flaws } =
-            Routes::assemble(config, &registry.plugins(), runtime, &Routes::default());
+            Routes::assemble(config, &registry.plugins(), parts, &Routes::default());
         let misfit = flaws.iter().find(|flaw| registry.unseat(&flaw.plugin, &flaw.problem.to_string()));
         if misfit.is_some() {
             continue;

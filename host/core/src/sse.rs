@@ -1,0 +1,184 @@
+//! Cuts a stream of server-sent events into whole events, wherever the network cut it.
+//!
+//! The rules are those of the HTML standard, "Server-sent events", section "Interpreting an event
+//! stream": lines end with LF, CRLF or CR, a blank line ends an event.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+
+/// Bytes of one event at most.
+pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Collects what has come until an event is whole.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    buffer: BytesMut,
+    /// Where the next line begins.
+    line_start: usize,
+    /// Up to here there is no end of a line.
+    searched: usize,
+    /// The line before ended with CR: an LF now still belongs to it.
+    after_cr: bool,
+    /// The event so far has a line that is no comment.
+    begun: bool,
+}
+
+/// One whole event, or a comment between events, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event(Bytes);
+
+/// An event that does not end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+impl Splitter {
+    /// Takes what the network brought.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole event, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLong`] where more than [`EVENT_BYTES_MAX`] have come of it.
+    pub fn next_event(&mut self) -> Result<Option<Event>, TooLong> {
+        while let Some(end) = self.line_end() {
+            let line = &self.buffer[self.line_start..end];
+            let (blank, comment) = (line.is_empty(), line.first() == Some(&b':'));
+            self.after_cr = self.buffer[end] == b'\r';
+            let mut next = end + 1;
+            if self.after_cr && self.buffer.get(next) == Some(&b'\n') {
+                self.after_cr = false;
+                next += 1;
+            }
+            if blank || (comment && !self.begun) {
+                return Ok(Some(self.cut(next)));
+            }
+            self.begun |= !comment;
+            (self.line_start, self.searched) = (next, next);
+        }
+        if self.buffer.len() > EVENT_BYTES_MAX { Err(TooLong) } else { Ok(None) }
+    }
+
+    /// What has come of an event that is not whole; for the end of a stream.
+    pub fn rest(&mut self) -> Event {
+        self.cut(self.buffer.len())
+    }
+
+    /// Whether nothing is held back.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    fn line_end(&mut self) -> Option<usize> {
+        if self.after_cr && self.line_start < self.buffer.len() {
+            self.after_cr = false;
+            if self.buffer[self.line_start] == b'\n' {
+                self.line_start += 1;
+                self.searched = self.line_start;
+            }
+        }
+        let from = self.searched.max(self.line_start);
+        let found = memchr::memchr2(b'\n', b'\r', self.buffer.get(from..)?);
+        if found.is_none() {
+            self.searched = self.buffer.len();
+        }
+        found.map(|at| from + at)
+    }
+
+    fn cut(&mut self, end: usize) -> Event {
+        (self.line_start, self.searched, self.begun) = (0, 0, false);
+        Event(self.buffer.split_to(end).freeze())
+    }
+}
+
+impl Event {
+    /// All its bytes, the blank line at its end included.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The event's data: several lines of it are joined by LF. None where it has none.
+    pub fn data(&self) -> Option<Cow<'_, [u8]>> {
+        let mut data: Option<Cow<'_, [u8]>> = None;
+        for line in self.0.split(|byte| matches!(byte, b'\n' | b'\r')) {
+            let value = match line.strip_prefix(b"data") {
+                Some([]) => &line[4..],
+                Some([b':', value @ ..]) => value.strip_prefix(b" ").unwrap_or(value),
+                Some(_) | None => continue,
+            };
+            match &mut data {
+                None => data = Some(Cow::Borrowed(value)),
+                Some(data) => {
+                    let data = data.to_mut();
+                    data.push(b'\n');
+                    data.extend_from_slice(value);
+                }
+            }
+        }
+        data
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Data of all events, and all bytes in order, of a stream that comes in these parts.
+    fn read<'t>(parts: impl IntoIterator<Item = &'t [u8]>) -> (Vec<String>, Vec<u8>) {
+        let (mut splitter, mut data, mut bytes) = (Splitter::default(), Vec::new(), Vec::new());
+        for part in parts {
+            splitter.push(part);
+            while let Some(event) = splitter.next_event().expect("short") {
+                bytes.extend_from_slice(event.bytes());
+                data.extend(event.data().map(|data| String::from_utf8(data.into_owned()).expect("text")));
+            }
+        }
+        bytes.extend_from_slice(splitter.rest().bytes());
+        (data, bytes)
+    }
+
+    const STREAM: &str = ": hello\nevent: a\ndata: one\n\ndata:two\ndata:  three\nid: 7\n\n\n: alone\n\nretry: 1\ndata\n\ndata: [DONE]\n\n";
+
+    #[test]
+    fn every_cut_and_every_newline_give_the_same_events() {
+        for newline in ["\n", "\r\n", "\r"] {
+            let text = STREAM.replace('\n', newline);
+            let wanted = ["one", "two\n three", "", "[DONE]"];
+            for at in 0..=text.len() {
+                let (first, second) = text.as_bytes().split_at(at);
+                let (data, bytes) = read([first, second]);
+                assert_eq!(data, wanted, "{newline:?} cut at {at}");
+                assert_eq!(bytes, text.as_bytes(), "{newline:?} cut at {at}");
+            }
+            let (data, bytes) = read(text.as_bytes().chunks(1));
+            assert_eq!((data, bytes), (wanted.map(String::from).to_vec(), text.into_bytes()), "{newline:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_there_as_soon_as_its_blank_line_has_begun() {
+        for (text, data) in
+            [("data: a\n\n", true), ("data: a\r\r", true), ("data: a\r\n\r", true), ("data: a\n", false)]
+        {
+            let mut splitter = Splitter::default();
+            splitter.push(text.as_bytes());
+            assert_eq!(splitter.next_event().expect("short").is_some(), data, "{text:?}");
+        }
+        let mut splitter = Splitter::default();
+        splitter.push(b": ping\n");
+        assert!(splitter.next_event().expect("short").is_some_and(|event| event.data().is_none()));
+    }
+
+    #[test]
+    fn an_event_that_does_not_end_is_refused_at_the_bound() {
+        let mut splitter = Splitter::default();
+        splitter.push(&vec![b'a'; EVENT_BYTES_MAX]);
+        assert_eq!(splitter.next_event(), Ok(None));
+        splitter.push(b"a");
+        assert_eq!(splitter.next_event(), Err(TooLong));
+        assert_eq!(splitter.rest().bytes().len(), EVENT_BYTES_MAX + 1);
+    }
+}

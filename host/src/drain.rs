@@ -1,0 +1,81 @@
+//! The end: says that it comes, lets run what runs, cuts what does not end.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+
+use crate::server::{Connections, Server};
+use crate::snapshot::Current;
+
+/// How serving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// All that ran has ended.
+    Clean,
+    /// The deadline was over, or a second signal came: so many connections were cut.
+    Cut { connections: usize },
+}
+
+/// Serves until a signal; then drains.
+pub(crate) async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    current: &Current,
+) -> std::io::Result<Stopped> {
+    let mut signals = Signals::listen()?;
+    let mut connections = Connections::default();
+    let first = tokio::select! {
+        error = server.accept(&listener, &mut connections) => return Err(error),
+        first = signals.next() => first,
+    };
+    let drain = current.load().config.server.drain;
+    server.drains();
+    tracing::info!(connections = connections.count(), deadline = ?drain.deadline, "draining");
+    // Whoever sends requests here learns from `/ready` that it should not, before it would be refused.
+    if first == SignalKind::terminate() {
+        tokio::select! {
+            error = server.accept(&listener, &mut connections) => return Err(error),
+            _elapsed = tokio::time::sleep(drain.notice) => {}
+            _second = signals.next() => return Ok(cut(&connections)),
+        }
+    }
+    drop(listener);
+    connections.finish();
+    tokio::select! {
+        ended = timeout(drain.deadline, connections.ended()) => if ended.is_ok() {
+            tracing::info!("stopped: all answers were complete");
+            return Ok(Stopped::Clean);
+        },
+        _second = signals.next() => {}
+    }
+    Ok(cut(&connections))
+}
+
+fn cut(connections: &Connections) -> Stopped {
+    let connections = connections.count();
+    tracing::warn!(connections, "stopped: connections were cut in the middle of an answer");
+    Stopped::Cut { connections }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! How an attempt at a vendor fails: its kind, its class, and what of it the client may see.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use sluice_core::fault::FaultClass;
+
+/// A timer of an attempt, as the configuration names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    Connect,
+    Headers,
+    FirstContent,
+    Idle,
+    Total,
+    /// The model's own, over all attempts.
+    Deadline,
+}
+
+/// How an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    Unreachable,
+    Timeout(Timer),
+    /// The connection ended in the middle.
+    Broken,
+    /// The answer ended well, but is not whole.
+    CutShort,
+    /// It wants us to go elsewhere; the gateway goes only where the operator said.
+    Redirected,
+    /// It does not take the operator's credential.
+    Credential,
+    /// What it sent is no answer.
+    Malformed,
+    /// It sent nothing at all.
+    Empty,
+    /// An error under a good status, in the vendor's words.
+    Inside {
+        class: FaultClass,
+        message: String,
+    },
+    /// Any other status, as the adapter or the status itself says.
+    Status {
+        class: FaultClass,
+        status: u16,
+    },
+    /// The adapter failed.
+    Plugin {
+        plugin: String,
+    },
+    /// More streams are being mapped than there is room for.
+    NoRoom,
+}
+
+/// A failed attempt.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: FaultKind,
+    pub(crate) retry_after: Option<Duration>,
+    /// The vendor's own answer, with secrets taken out.
+    pub(crate) said: Option<Box<Said>>,
+}
+
+/// An answer that can be passed on.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Timer {
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Timer::Connect => "timeout_connect",
+            Timer::Headers => "timeout_headers",
+            Timer::FirstContent => "timeout_first_content",
+            Timer::Idle => "timeout_idle",
+            Timer::Total => "timeout_total",
+            Timer::Deadline => "timeout_deadline",
+        }
+    }
+
+    /// What it waited for, and where it is set.
+    pub(crate) fn sentence(self) -> &'static str {
+        match self {
+            Timer::Connect => "took no connection in time (timeouts.connect)",
+            Timer::Headers => "did not begin to answer in time (timeouts.headers)",
+            Timer::FirstContent => "sent no content in time (timeouts.first_content)",
+            Timer::Idle => "fell silent in the middle of its answer (timeouts.idle)",
+            Timer::Total => "did not end its answer in time (timeouts.total)",
+            Timer::Deadline => "did not answer before the request's deadline (the model's deadline)",
+        }
+    }
+}
+
+impl From<FaultKind> for Fault {
+    fn from(kind: FaultKind) -> Fault {
+        Fault { kind, retry_after: None, said: None }
+    }
+}
+
+impl FaultKind {
+    pub(crate) fn class(&self) -> FaultClass {
+        match self {
+            FaultKind::Unreachable
+            | FaultKind::Timeout(_)
+            | FaultKind::Broken
+            | FaultKind::CutShort
+            | FaultKind::Redirected
+            | FaultKind::Malformed
+            | FaultKind::Empty => FaultClass::Provider,
+            FaultKind::Credential => FaultClass::Credential,
+            FaultKind::Inside { class, .. } | FaultKind::Status { class, .. } => *class,
+            FaultKind::Plugin { .. } => FaultClass::Plugin,
+            FaultKind::NoRoom => FaultClass::Policy,
+        }
+    }
+
+    /// Whether the same target may be asked again: it did not take the request, or says itself that
+    /// it was a bad moment. What was silent for long, or answered nonsense, would do so again.
+    pub(crate) fn repeats(&self) -> bool {
+        match self {
+            FaultKind::Unreachable | FaultKind::Broken | FaultKind::Empty => true,
+            FaultKind::Inside { class, .. } | FaultKind::Status { class, .. } => {
+                matches!(class, FaultClass::Provider | FaultClass::Throttled)
+            }
+            FaultKind::Timeout(timer) => *timer == Timer::Connect,
+            FaultKind::CutShort
+            | FaultKind::Redirected
+            | FaultKind::Credential
+            | FaultKind::Malformed
+            | FaultKind::Plugin { .. }
+            | FaultKind::NoRoom => false,
+        }
+    }
+
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            FaultKind::Unreachable => "upstream_unreachable",
+            FaultKind::Timeout(timer) => timer.code(),
+            FaultKind::Broken => "upstream_broken",
+            FaultKind::CutShort => "upstream_cut_short",
+            FaultKind::Redirected => "upstream_redirected",
+            FaultKind::Credential => "upstream_refused_credential",
+            FaultKind::Malformed => "upstream_malformed",
+            FaultKind::Empty => "upstream_empty",
+            FaultKind::Inside { .. } => "upstream_error",
+            FaultKind::Status { class: FaultClass::Throttled, .. } => "upstream_throttled",
+            FaultKind::Status { .. } => "upstream_error",
+            FaultKind::Plugin { .. } => "plugin_fault",
+            FaultKind::NoRoom => "no_room",
+        }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            FaultKind::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            FaultKind::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+            FaultKind::Inside { class, .. } => match class {
+                FaultClass::Caller => StatusCode::BAD_REQUEST,
+                FaultClass::Throttled => StatusCode::TOO_MANY_REQUESTS,
+                FaultClass::Policy | FaultClass::Provider | FaultClass::Credential | FaultClass::Plugin => {
+                    StatusCode::BAD_GATEWAY
+                }
+            },
+            FaultKind::Status { class: FaultClass::Caller | FaultClass::Throttled, status } => {
+                StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY)
+            }
+            FaultKind::Unreachable
+            | FaultKind::Broken
+            | FaultKind::CutShort
+            | FaultKind::Redirected
+            | FaultKind::Credential
+            | FaultKind::Malformed
+            | FaultKind::Empty
+            | FaultKind::Status { .. }
+            | FaultKind::Plugin { .. } => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// What the upstream did, to stand behind its name.
+    pub(crate) fn sentence(&self) -> String {
+        match self {
+            FaultKind::Unreachable => "cannot be reached".into(),
+            FaultKind::Timeout(timer) => timer.sentence().into(),
+            FaultKind::Broken => "broke off its answer".into(),
+            FaultKind::CutShort => "ended its answer before it was complete".into(),
+            FaultKind::Redirected => {
+                "answered with a redirect, which is not followed; its base_url needs a correction".into()
+            }
+            FaultKind::Credential => "does not take the operator's credential".into(),
+            FaultKind::Malformed => "sent what is no answer".into(),
+            FaultKind::Empty => "sent nothing".into(),
+            FaultKind::Inside { message, .. } => format!("says: {message}"),
+            FaultKind::Status { status, .. } => format!("answered {status}"),
+            FaultKind::Plugin { plugin } => format!(
+                "was not understood: the adapter {plugin} failed; the operator finds the cause at /admin/v1/plugins and in the log"
+            ),
+            FaultKind::NoRoom => "cannot be asked now: too many streams are being mapped".into(),
+        }
+    }
+}

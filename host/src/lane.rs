@@ -1,0 +1,192 @@
+//! What is known of one upstream's model while it is called: its breaker, a bench, and who is told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sluice_core::breaker::{Breaker, Limits, Standing, Ticket, Weight};
+use sluice_core::fault::FaultClass;
+
+use crate::measures::{LaneMeasures, Measures};
+
+/// Models of one upstream with a lane of their own: a glob lets clients name models at will. Those
+/// beyond share one.
+const LANES_MAX: usize = 256;
+
+/// The lane of those beyond.
+const OTHERS: &str = "_other";
+
+/// How long a target rests that does not take the operator's credential.
+const CREDENTIAL_BENCH: Duration = Duration::from_secs(60);
+
+/// A vendor's wish to be left alone is heard up to here.
+const THROTTLED_BENCH_MAX: Duration = Duration::from_secs(3600);
+
+/// The lanes of one upstream; they outlive a reload.
+pub(crate) struct Lanes {
+    upstream: String,
+    limits: Mutex<Limits>,
+    by_model: Mutex<BTreeMap<String, Arc<Lane>>>,
+    measures: Measures,
+}
+
+/// One upstream's model.
+pub(crate) struct Lane {
+    pub(crate) upstream: String,
+    pub(crate) model: String,
+    pub(crate) measures: LaneMeasures,
+    breaker: Mutex<Breaker>,
+    bench: Mutex<Option<Bench>>,
+}
+
+/// A rest that is no failure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bench {
+    pub(crate) until: Instant,
+    pub(crate) class: FaultClass,
+}
+
+/// Leave for one attempt; what is not settled says nothing about the vendor.
+pub(crate) struct Pass {
+    lane: Arc<Lane>,
+    ticket: Option<Ticket>,
+}
+
+/// A lane as the operator sees it.
+pub(crate) struct LaneView {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) standing: Standing,
+    pub(crate) bench: Option<Bench>,
+}
+
+impl Lanes {
+    pub(crate) fn new(upstream: &str, limits: Limits, measures: Measures) -> Lanes {
+        Lanes {
+            upstream: upstream.into(),
+            limits: Mutex::new(limits),
+            by_model: Mutex::new(BTreeMap::new()),
+            measures,
+        }
+    }
+
+    /// A reload may have changed them.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        *lock(&self.limits) = limits;
+        for lane in lock(&self.by_model).values() {
+            lock(&lane.breaker).set_limits(limits);
+        }
+    }
+
+    pub(crate) fn lane(&self, model: &str) -> Arc<Lane> {
+        let mut lanes = lock(&self.by_model);
+        if let Some(lane) = lanes.get(model) {
+            return Arc::clone(lane);
+        }
+        let model = if lanes.len() < LANES_MAX { model } else { OTHERS };
+        let make = || Arc::new(Lane::new(&self.upstream, model, *lock(&self.limits), &self.measures));
+        Arc::clone(lanes.entry(model.to_owned()).or_insert_with(make))
+    }
+
+    pub(crate) fn views(&self, now: Instant) -> Vec<LaneView> {
+        let lanes: Vec<Arc<Lane>> = lock(&self.by_model).values().map(Arc::clone).collect();
+        let view = |lane: Arc<Lane>| {
+            let standing = lock(&lane.breaker).standing();
+            let bench = lane.bench(now);
+            LaneView { lane, standing, bench }
+        };
+        lanes.into_iter().map(view).collect()
+    }
+
+    /// Closes the breaker of one model, and ends its rest; false if there is no such lane.
+    pub(crate) fn reset(&self, model: &str) -> bool {
+        let lane = lock(&self.by_model).get(model).map(Arc::clone);
+        lane.is_some_and(|lane| {
+            lock(&lane.breaker).reset();
+            *lock(&lane.bench) = None;
+            tracing::info!(upstream = lane.upstream, model = lane.model, "breaker reset by the operator");
+            true
+        })
+    }
+}
+
+impl Lane {
+    fn new(upstream: &str, model: &str, limits: Limits, measures: &Measures) -> Lane {
+        Lane {
+            upstream: upstream.into(),
+            model: model.into(),
+            measures: measures.of_lane(upstream, model),
+            breaker: Mutex::new(Breaker::new(limits)),
+            bench: Mutex::new(None),
+        }
+    }
+
+    /// Closed, half-open with a place for a probe, or not at all.
+    pub(crate) fn standing(&self, now: Instant) -> Option<Standing> {
+        let breaker = lock(&self.breaker);
+        breaker.admits(now).then(|| breaker.standing())
+    }
+
+    /// When the first probe may go; none while calls pass.
+    pub(crate) fn opens_at(&self) -> Option<Instant> {
+        match lock(&self.breaker).standing() {
+            Standing::Open { until, .. } => Some(until),
+            Standing::Closed | Standing::HalfOpen { .. } => None,
+        }
+    }
+
+    pub(crate) fn bench(&self, now: Instant) -> Option<Bench> {
+        let mut bench = lock(&self.bench);
+        if bench.is_some_and(|bench| bench.until <= now) {
+            *bench = None;
+        }
+        *bench
+    }
+
+    /// Lets the lane rest after a fault that is no failure of the vendor's.
+    pub(crate) fn rest(&self, class: FaultClass, retry_after: Option<Duration>, now: Instant) {
+        let rest = match class {
+            FaultClass::Throttled => retry_after.unwrap_or_default().min(THROTTLED_BENCH_MAX),
+            FaultClass::Credential => CREDENTIAL_BENCH,
+            FaultClass::Caller | FaultClass::Policy | FaultClass::Provider | FaultClass::Plugin => return,
+        };
+        if !rest.is_zero() {
+            *lock(&self.bench) = Some(Bench { until: now + rest, class });
+        }
+    }
+
+    pub(crate) fn ask(self: &Arc<Lane>, now: Instant) -> Option<Pass> {
+        let ticket = lock(&self.breaker).ask(now)?;
+        Some(Pass { lane: Arc::clone(self), ticket: Some(ticket) })
+    }
+}
+
+impl Pass {
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    /// How the attempt went; once.
+    pub(crate) fn settle(&mut self, weight: Weight, code: &'static str) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let changed = lock(&self.lane.breaker).settle(ticket, weight, code, Instant::now());
+        let (upstream, model) = (&self.lane.upstream, &self.lane.model);
+        match changed {
+            Some(Standing::Open { why, .. }) => {
+                tracing::warn!(upstream, model, reason = %why, "breaker open");
+            }
+            Some(Standing::Closed) => tracing::info!(upstream, model, "breaker closed"),
+            Some(Standing::HalfOpen { .. }) | None => {}
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.settle(Weight::Neither, "none");
+    }
+}
+
+/// What a panic leaves behind is as good as it was: each change is one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
