@@ -316,6 +316,7 @@ impl Bench {
     }
 }
 
+#[allow(clippy::print_stdout, reason = "the table is for people")]
 fn print_row(wire: Wire, fault: &Value, stream: bool, gets: Gets, took: Duration, next: bool, state: &str) {
     let kind = if stream { "stream" } else { "whole" };
     let attempts = if next { "a, then b" } else { "a" };

@@ -53,7 +53,8 @@ pub(crate) fn whole(answer: &Answer) -> Value {
         Part::Thinking(text) => json!({ "type": "thinking", "thinking": text, "signature": signature(text) }),
         Part::Text(text) => json!({ "type": "text", "text": text, "citations": null }),
         Part::Call { name, arguments } => {
-            let input = arguments.parse().unwrap_or_else(|_| json!({})); // cut: what was whole of it is nothing
+            // Arguments that were cut are no JSON; nothing is left of them.
+            let input = arguments.parse().unwrap_or_else(|_| json!({}));
             json!({ "type": "tool_use", "id": call_id(answer, index), "name": name, "input": input })
         }
     };

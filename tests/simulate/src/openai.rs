@@ -147,7 +147,8 @@ fn first_delta(answer: &Answer, choice: u64) -> Value {
 
 fn begun_call(answer: &Answer, choice: u64, number: usize, name: &str) -> Value {
     let function = json!({ "name": name, "arguments": "" });
-    json!({ "index": number, "id": call_id(&answer.stamp, choice, number), "type": "function", "function": function })
+    let id = call_id(&answer.stamp, choice, number);
+    json!({ "index": number, "id": id, "type": "function", "function": function })
 }
 
 /// Its usage is absent, null, or told.

@@ -71,7 +71,8 @@ fn read_message<'a>(message: &'a Value, place: &str, last: bool) -> Result<(Role
         Some("user") => Role::User,
         Some("assistant") => Role::Assistant,
         Some("system") => {
-            let message = "messages: Unexpected role \"system\". The Messages API accepts a top-level `system` parameter.";
+            let message =
+                "messages: Unexpected role \"system\"; it belongs in the top-level `system` parameter";
             return Err(refusal(message));
         }
         Some(_) | None => {
