@@ -216,7 +216,10 @@ async fn a_thousand_hung_calls_leave_nothing_behind() {
     round(false).await;
     let after_last = round(true).await;
     assert_eq!(stage.seen("a"), 4 * HUNG);
-    assert!(after_last.tasks > 0.0 && after_last.tasks <= after_first.tasks, "{after_first:?} {after_last:?}");
+    assert!(
+        after_last.tasks > 0.0 && after_last.tasks <= after_first.tasks,
+        "{after_first:?} {after_last:?}"
+    );
     assert!(after_last.files <= after_first.files + 2, "{after_first:?} {after_last:?}");
     let grown = after_last.bytes.saturating_sub(after_first.bytes);
     assert!(grown <= 10 << 20, "{after_first:?} {after_last:?}");
