@@ -72,10 +72,19 @@ impl Stage {
 
     /// What `/admin/v1/breakers` has on a vendor's only model.
     pub async fn breaker(&self, vendor: &str) -> Value {
+        self.breaker_where(|row| row["upstream"] == vendor).await
+    }
+
+    async fn breaker_where(&self, is_it: impl Fn(&Value) -> bool) -> Value {
         let page = self.gateway.get("/admin/v1/breakers").await.json();
         let rows = page["breakers"].as_array().expect("a list");
-        let row = rows.iter().find(|row| row["upstream"] == vendor);
-        row.unwrap_or_else(|| panic!("no breaker of {vendor} in {page:#}")).clone()
+        rows.iter().find(|row| is_it(row)).unwrap_or_else(|| panic!("it is not in {page:#}")).clone()
+    }
+
+    /// The state of the breaker of one of a vendor's models.
+    pub async fn breaker_state_of(&self, vendor: &str, model: &str) -> String {
+        let row = self.breaker_where(|row| row["upstream"] == vendor && row["model"] == model).await;
+        row["state"].as_str().expect("a state").to_owned()
     }
 
     /// Its state alone.
