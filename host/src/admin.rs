@@ -61,6 +61,10 @@ impl Admin {
         self.draining.store(true, Ordering::Release);
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     pub(crate) fn page<'a>(&'a self, path: &'a str) -> Option<Page<'a>> {
         let name = match path {
             "/health" => Name::Health,
@@ -115,7 +119,7 @@ impl Page<'_> {
         let routes = &snapshot.routes;
         let body = match self.name {
             Name::Health => json!({"status": "healthy"}),
-            Name::Ready if self.admin.draining.load(Ordering::Acquire) => return Err(Refusal::Draining),
+            Name::Ready if self.admin.is_draining() => return Err(Refusal::Draining),
             Name::Ready => {
                 json!({"status": "ready", "models": routes.models().len(), "upstreams": routes.upstreams().len()})
             }

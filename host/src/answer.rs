@@ -5,30 +5,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use sluice_core::chat::Whole;
+use sluice_core::chat::{Whole, begins_as_object};
 use sluice_core::codes::{Endpoint, Surface};
 use sluice_core::fault::FaultClass;
 use sluice_core::plan::{CallPlan, ResponsePlan};
-use sluice_runtime::{AnswerContext, Decided, VendorAnswer, Verdict, Versioned};
+use sluice_runtime::{AnswerContext, Place, VendorAnswer};
 use tokio::time::Instant;
 
 use crate::call::Call;
-use crate::fault::{Fault, FaultKind, Said, Timer};
-use crate::frames::{End, Frames, unmapped};
+use crate::fault::{Fault, FaultKind, Timer};
+use crate::frames::{End, Frames};
+use crate::planning::Planner;
 use crate::routes::Upstream;
 use crate::signer;
 use crate::stream::{Body, Relay, Underway};
+use crate::vendor_error;
 
 /// Bytes of an answer that are held back until it shows what it is.
 const PRELUDE_BYTES_MAX: usize = 64 * 1024;
-
-/// Bytes of a vendor's error that reach the client.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of an answer that an adapter maps as a whole: half of what its memory holds.
 const WHOLE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -41,6 +40,23 @@ pub(crate) struct Reading<'a> {
     pub(crate) sent: Instant,
     /// The attempt's end at the latest, and by which timer.
     pub(crate) deadline: (Instant, Timer),
+    /// How long a client may take nothing.
+    pub(crate) stalled_reader: Duration,
+}
+
+/// An answer's body, and what has been read of it.
+struct Begun {
+    first: Bytes,
+    rest: Incoming,
+}
+
+/// What an answer to somebody who asked for a stream says that it is.
+enum Kind {
+    Events,
+    /// JSON, or a page that is neither.
+    Whole,
+    /// Nothing of use.
+    Unsaid,
 }
 
 impl Reading<'_> {
@@ -53,57 +69,104 @@ impl Reading<'_> {
         &self,
         response: Response<Incoming>,
         mut attempt: Underway,
+        mut planner: Planner,
+        place: Option<Place>,
     ) -> Result<Response<Body>, (Fault, Underway)> {
-        let (head, body) = response.into_parts();
-        let answer = if !head.status.is_success() {
-            Err(self.error(&head, body).await)
-        } else if self.call.shape.streaming && is_event_stream(&head.headers) {
-            return self.stream(&head, body, attempt).await;
-        } else {
-            match self.collect(body).await {
-                Err(fault) => Err(fault.into()),
-                Ok((text, None)) => self.whole(&head, text).map_err(Fault::from),
-                Ok((text, Some(rest))) => return Ok(self.long(&head, text, rest, attempt)),
-            }
+        let (head, rest) = response.into_parts();
+        if !head.status.is_success() {
+            return Err((vendor_error::read(self, &head, rest, &mut planner).await, attempt));
+        }
+        let (begun, streams) = match self.begin(&head, rest).await {
+            Ok(begun) => begun,
+            Err(fault) => return Err((fault.into(), attempt)),
+        };
+        if streams {
+            return self.stream(&head, begun, attempt, planner, place).await;
+        }
+        let answer = match self.collect(begun).await {
+            Err(fault) => Err(fault),
+            Ok((text, None)) => self.whole(&head, text, &mut planner),
+            Ok((text, Some(rest))) => return Ok(self.long(&head, text, rest, attempt)),
         };
         match answer {
             Ok(answer) => {
                 attempt.good();
                 Ok(answer)
             }
-            Err(fault) => Err((fault, attempt)),
+            Err(fault) => Err((fault.into(), attempt)),
         }
     }
 
-    /// The beginning of an answer that is no stream, and its rest where it is long and passes.
-    async fn collect(&self, mut body: Incoming) -> Result<(Bytes, Option<Incoming>), FaultKind> {
-        let mapped = self.plan.response == ResponsePlan::Mapped;
-        let mut text = BytesMut::new();
+    /// Whether this is a stream; by its first bytes, where its head does not say.
+    async fn begin(&self, head: &Parts, mut rest: Incoming) -> Result<(Begun, bool), FaultKind> {
+        // It was asked for without: no client of ours could read it.
+        let encoding = head.headers.get(CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            return Err(FaultKind::Malformed);
+        }
+        let mut first = BytesMut::new();
+        let streams = self.call.shape.streaming
+            && match Kind::of(&head.headers) {
+                Kind::Events => true,
+                Kind::Whole => false,
+                Kind::Unsaid => {
+                    while first.trim_ascii().is_empty() && first.len() <= PRELUDE_BYTES_MAX {
+                        let Some(data) = self.next(&mut rest).await? else { break };
+                        first.extend_from_slice(&data);
+                    }
+                    !begins_as_object(&first)
+                }
+            };
+        Ok((Begun { first: first.freeze(), rest }, streams))
+    }
+
+    /// More of a body that is held back; none at its end.
+    async fn next(&self, body: &mut Incoming) -> Result<Option<Bytes>, FaultKind> {
         loop {
             let (until, timer) = self.next_timer();
+            if Instant::now() >= until {
+                return Err(FaultKind::Timeout(timer));
+            }
             match tokio::time::timeout_at(until, body.frame()).await {
                 Err(_elapsed) => return Err(FaultKind::Timeout(timer)),
-                Ok(None) => return Ok((text.freeze(), None)),
+                Ok(None) => return Ok(None),
                 Ok(Some(Err(error))) => {
                     tracing::debug!(upstream = self.upstream.name, %error, "the answer broke off");
                     return Err(FaultKind::Broken);
                 }
                 Ok(Some(Ok(frame))) => {
-                    let Some(data) = frame.data_ref() else { continue };
-                    text.extend_from_slice(data);
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
                 }
             }
+        }
+    }
+
+    /// The beginning of an answer that is no stream, and its rest where it is long and passes.
+    async fn collect(&self, begun: Begun) -> Result<(Bytes, Option<Incoming>), FaultKind> {
+        let Begun { first, rest: mut body } = begun;
+        let mapped = self.plan.response == ResponsePlan::Mapped;
+        let mut text = BytesMut::from(first);
+        loop {
             if mapped && text.len() > WHOLE_BYTES_MAX {
                 return Err(FaultKind::Malformed);
             }
             if !mapped && text.len() > PRELUDE_BYTES_MAX {
-                return Ok((text.freeze(), Some(body)));
+                return match begins_as_object(&text) {
+                    true => Ok((text.freeze(), Some(body))),
+                    false => Err(FaultKind::Malformed),
+                };
+            }
+            match self.next(&mut body).await? {
+                Some(data) => text.extend_from_slice(&data),
+                None => return Ok((text.freeze(), None)),
             }
         }
     }
 
     /// An answer that has come whole.
-    fn whole(&self, head: &Parts, text: Bytes) -> Result<Response<Body>, FaultKind> {
+    fn whole(&self, head: &Parts, text: Bytes, planner: &mut Planner) -> Result<Response<Body>, FaultKind> {
         if text.is_empty() {
             return Err(FaultKind::Empty);
         }
@@ -114,14 +177,8 @@ impl Reading<'_> {
                 Whole::Error(inside) => Err(self.inside(inside.class, &inside.message)),
             },
             ResponsePlan::Mapped => {
-                let context = self.context();
-                let adapter = &self.upstream.adapter;
-                let mapped = adapter.decide(|adapter| adapter.whole(&context, self.shown(head, &text)));
-                let Decided { decision: mapped, .. } = mapped.map_err(|error| {
-                    let plugin = &adapter.current().plugin().manifest().id;
-                    tracing::debug!(request = self.call.request_id, plugin, %error, "the adapter did not map");
-                    unmapped(plugin, &error)
-                })?;
+                let mapped = planner.adapter().whole(&self.context(), self.shown(head, &text));
+                let mapped = mapped.map_err(|error| planner.failed(&error))?;
                 if let Some(verdict) = mapped.fault {
                     return Err(self.inside(verdict.class, &verdict.message));
                 }
@@ -141,6 +198,7 @@ impl Reading<'_> {
             ended: None,
             idle: self.upstream.timers.idle(self.call.shape.streaming),
             deadline: self.deadline,
+            stalled_reader: self.stalled_reader,
             attempt,
         };
         self.answer(head, Body::relay(relay))
@@ -150,17 +208,19 @@ impl Reading<'_> {
     async fn stream(
         &self,
         head: &Parts,
-        body: Incoming,
+        begun: Begun,
         mut attempt: Underway,
+        planner: Planner,
+        place: Option<Place>,
     ) -> Result<Response<Body>, (Fault, Underway)> {
-        let mut frames = match self.frames(body) {
+        let Begun { first, rest } = begun;
+        let mut frames = match self.frames(rest, planner, place) {
             Ok(frames) => frames,
             Err(fault) => return Err((fault.into(), attempt)),
         };
         let (mut held, mut bytes) = (VecDeque::new(), 0);
+        let mut taken = frames.take(&first);
         let ended = loop {
-            let (until, timer) = self.next_timer();
-            let mut taken = frames.read(until, timer).await;
             bytes += taken.bytes.iter().map(Bytes::len).sum::<usize>();
             held.append(&mut taken.bytes);
             match taken.end {
@@ -170,64 +230,35 @@ impl Reading<'_> {
                 Some(End::Complete) => break Some(End::Complete),
                 None => {}
             }
+            let (until, timer) = self.next_timer();
+            taken = frames.read(until, timer).await;
         };
         attempt.first_content();
-        let idle = self.upstream.timers.idle(true);
-        let relay = Relay { frames, held, ended, idle, deadline: self.deadline, attempt };
+        let relay = Relay {
+            frames,
+            held,
+            ended,
+            idle: self.upstream.timers.idle(true),
+            deadline: self.deadline,
+            stalled_reader: self.stalled_reader,
+            attempt,
+        };
         let mut answer = self.answer(head, Body::relay(relay));
-        if self.plan.response == ResponsePlan::Mapped {
-            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        }
+        answer.headers_mut().insert(CONTENT_TYPE, event_stream(&head.headers));
         Ok(answer)
     }
 
-    fn frames(&self, body: Incoming) -> Result<Frames, FaultKind> {
+    fn frames(&self, body: Incoming, mut planner: Planner, place: Option<Place>) -> Result<Frames, FaultKind> {
         let upstream = Arc::clone(self.upstream);
-        if self.plan.response == ResponsePlan::SameWire {
-            return Ok(Frames::same_wire(body, upstream));
-        }
-        let adapter = self.upstream.adapter.decide(|adapter| adapter.mapper(&self.context()));
-        match adapter.map(|decided| decided.decision) {
-            Ok(Some(mapper)) => Ok(Frames::mapped(body, upstream, mapper)),
-            Ok(None) => Err(FaultKind::NoRoom),
-            Err(error) => Err(unmapped(&self.upstream.adapter.current().plugin().manifest().id, &error)),
-        }
-    }
-
-    /// A status that is not good: what it means, by the adapter, or by itself.
-    async fn error(&self, head: &Parts, body: Incoming) -> Fault {
-        let (until, timer) = self.deadline;
-        let text = match tokio::time::timeout_at(until, Limited::new(body, ERROR_BYTES_MAX).collect()).await {
-            Err(_elapsed) => return FaultKind::Timeout(timer).into(),
-            Ok(Err(_broken)) => return FaultKind::Broken.into(),
-            Ok(Ok(text)) => text.to_bytes(),
-        };
-        let status = head.status.as_u16();
-        let shown = self.shown(head, &text);
-        let said = Said {
-            status: head.status,
-            headers: self.passed_headers(&head.headers),
-            body: Bytes::from(shown.body.clone()),
-        };
-        let context = self.context();
-        let verdict = self.upstream.adapter.decide(|adapter| adapter.classify(&context, shown.clone()));
-        let verdict = match verdict {
-            Ok(decided) => Some(decided.decision),
-            Err(error) => {
-                tracing::debug!(request = self.call.request_id, %error, "the adapter did not classify");
-                None
+        match self.plan.response {
+            ResponsePlan::SameWire => Ok(Frames::same_wire(body, upstream, self.call.choices)),
+            ResponsePlan::Mapped => {
+                let place = place.ok_or(FaultKind::NoRoom)?;
+                match planner.adapter().mapper(&self.context(), place) {
+                    Ok(mapper) => Ok(Frames::mapped(body, upstream, mapper, planner)),
+                    Err(error) => Err(planner.failed(&error)),
+                }
             }
-        };
-        let class = verdict.as_ref().map_or_else(|| FaultClass::of_status(status), |verdict| verdict.class);
-        let retry_after = verdict.as_ref().and_then(|verdict| verdict.retry_after);
-        let said = match self.plan.response {
-            ResponsePlan::SameWire => said,
-            ResponsePlan::Mapped => in_openai_words(said, verdict),
-        };
-        Fault {
-            kind: FaultKind::Status { class, status },
-            retry_after: retry_after.or_else(|| retry_after_of(&head.headers)),
-            said: Some(Box::new(said)),
         }
     }
 
@@ -236,19 +267,18 @@ impl Reading<'_> {
         FaultKind::Inside { class, message: String::from_utf8_lossy(&message).into_owned() }
     }
 
-    /// Which timer is next while nothing has gone to the client.
+    /// Which timer is next while nothing has gone to the client. A model that thinks before it speaks
+    /// is silent: between two reads only a whole answer has a bound.
     fn next_timer(&self) -> (Instant, Timer) {
         let timers = &self.upstream.timers;
-        let streaming = self.call.shape.streaming;
-        let idle = (Instant::now() + timers.idle(streaming), Timer::Idle);
-        let first = (self.sent + timers.first_content, Timer::FirstContent);
-        let first = streaming.then_some(first);
-        // In the order in which they are told apart: the first of equal times has the word.
-        let timers = [Some(self.deadline), first, Some(idle)];
-        timers.into_iter().flatten().min_by_key(|(at, _)| *at).unwrap_or(self.deadline)
+        let timer = match self.call.shape.streaming {
+            true => (self.sent + timers.first_content, Timer::FirstContent),
+            false => (Instant::now() + timers.idle(false), Timer::Idle),
+        };
+        if timer.0 < self.deadline.0 { timer } else { self.deadline }
     }
 
-    fn context(&self) -> AnswerContext {
+    pub(crate) fn context(&self) -> AnswerContext {
         AnswerContext {
             request_id: self.call.request_id.clone(),
             model: self.call.shape.model.clone(),
@@ -261,7 +291,7 @@ impl Reading<'_> {
     }
 
     /// What an adapter is shown of an answer.
-    fn shown(&self, head: &Parts, text: &Bytes) -> VendorAnswer {
+    pub(crate) fn shown(&self, head: &Parts, text: &Bytes) -> VendorAnswer {
         let headers = self.passed_headers(&head.headers);
         let header = |(name, value): (&http::HeaderName, &HeaderValue)| {
             Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
@@ -269,7 +299,7 @@ impl Reading<'_> {
         VendorAnswer {
             status: head.status.as_u16(),
             headers: headers.iter().filter_map(header).collect(),
-            body: signer::scrub(text, &self.upstream.secrets),
+            body: signer::scrub(text, &self.upstream.secrets).into_owned(),
         }
     }
 
@@ -281,7 +311,7 @@ impl Reading<'_> {
     }
 
     /// What a client needs of a vendor's head; the rest is between the vendor and the operator.
-    fn passed_headers(&self, vendor: &HeaderMap) -> HeaderMap {
+    pub(crate) fn passed_headers(&self, vendor: &HeaderMap) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(4);
         for name in [CONTENT_TYPE, RETRY_AFTER] {
             let value = vendor.get(&name);
@@ -295,35 +325,23 @@ impl Reading<'_> {
     }
 }
 
-/// A vendor's error for a client that speaks another wire.
-fn in_openai_words(said: Said, verdict: Option<Verdict>) -> Said {
-    let code = match &verdict {
-        Some(verdict) if verdict.context_length => "context_length_exceeded",
-        Some(_) | None => "upstream_error",
-    };
-    let message =
-        verdict.map_or_else(|| format!("the vendor answered {}", said.status), |verdict| verdict.message);
-    let mut headers = said.headers;
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let kind = if said.status.is_client_error() { "invalid_request_error" } else { "server_error" };
-    let body = crate::refusal::envelope(&message, kind, None, code);
-    Said { status: said.status, headers, body }
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    // Some vendors leave the type out; an answer that was asked for as a stream is taken for one.
-    kind.is_empty() || kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
-}
-
-/// Seconds, or a date (RFC 9110, 10.2.3).
-fn retry_after_of(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match value.parse::<u64>() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let at = httpdate::parse_http_date(value).ok()?;
-            Some(at.duration_since(std::time::SystemTime::now()).unwrap_or_default())
+impl Kind {
+    /// Some vendors leave the type out, or give one that every text has.
+    fn of(headers: &HeaderMap) -> Kind {
+        let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match kind.as_str() {
+            "text/event-stream" => Kind::Events,
+            "" | "text/plain" | "application/octet-stream" => Kind::Unsaid,
+            _ => Kind::Whole,
         }
+    }
+}
+
+/// The vendor's own words for it, if they are.
+fn event_stream(vendor: &HeaderMap) -> HeaderValue {
+    match (Kind::of(vendor), vendor.get(CONTENT_TYPE)) {
+        (Kind::Events, Some(value)) => value.clone(),
+        (Kind::Events | Kind::Whole | Kind::Unsaid, _) => HeaderValue::from_static("text/event-stream"),
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sluice_runtime::RuntimeError;
-use tokio::net::TcpListener;
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError, Environment};
@@ -68,7 +67,7 @@ impl App {
         let measures = Measures::default();
         let booted = Supervisor::boot(config, file, purpose, Clients::new()?, measures.clone())?;
         let Booted { supervisor, handle, current } = booted;
-        let gateway = Arc::new(Gateway::new(Arc::clone(&current)));
+        let gateway = Arc::new(Gateway::new(Arc::clone(&current), &measures));
         Ok(App { current, gateway, supervisor, handle, measures })
     }
 
@@ -95,13 +94,16 @@ impl App {
             workers.worker_threads(count);
         }
         let workers = workers.enable_all().build().map_err(StartError::Workers)?;
-        workers.block_on(self.run())
+        let stopped = workers.block_on(self.run());
+        // A name that is being looked up is not waited for.
+        workers.shutdown_background();
+        stopped
     }
 
     async fn run(self) -> Result<Stopped, StartError> {
         let address = self.current.load().config.server.listen;
         let listen = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let listener = Server::listen(address).await.map_err(listen)?;
         let bound = listener.local_addr().map_err(listen)?;
         for line in self.summary() {
             tracing::info!("{line}");
@@ -113,7 +115,7 @@ impl App {
         self.supervisor.start(&self.handle).map_err(StartError::Supervisor)?;
         let current = Arc::clone(&self.current);
         let admin = Admin::new(self.current, self.handle, self.measures, started_s);
-        let server = Arc::new(Server::new(self.gateway, admin, process, current.load().config.server.timers));
+        let server = Arc::new(Server::new(self.gateway, admin, process));
         drain::serve(server, listener, &current).await.map_err(listen)
     }
 }

@@ -7,18 +7,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
+use sluice_core::fault::FaultClass;
+use sluice_core::plan::ResponsePlan;
 use sluice_core::retry;
 use sluice_core::stats::InFlight;
-use sluice_runtime::{Decided, Plugin};
+use sluice_runtime::{Plugin, Versioned};
 use tokio::time::Instant;
 
 use crate::answer::Reading;
 use crate::call::SharedCall;
 use crate::fault::{Fault, FaultKind, Timer};
 use crate::lane::{Lane, Pass};
-use crate::planning::{self, Unplanned, Way};
+use crate::planning::{self, Planner, Unplanned, Version, Way};
 use crate::prepared::Prepared;
 use crate::refusal::Refusal;
 use crate::routes::{Model, Target};
@@ -35,6 +37,8 @@ pub(crate) struct Attempts<'a> {
     /// Chance, for the waits between retries.
     pub(crate) chance: &'a RandomState,
     pub(crate) deadline: Instant,
+    /// How long the client may take nothing of a stream.
+    pub(crate) stalled_reader: Duration,
 }
 
 /// A target that may be asked, and its lane.
@@ -60,12 +64,20 @@ enum Failed {
     Fault(Fault),
 }
 
+/// What the client is told when nobody has answered.
+#[derive(Default)]
+struct LastWord {
+    last: Option<Refusal>,
+    /// A vendor that wants a pause will serve after it: the shortest one goes before all else.
+    pause: Option<(Duration, Refusal)>,
+}
+
 impl Attempts<'_> {
     /// # Errors
     ///
     /// The refusal that the last target's failure is, or the first that no other target would mend.
     pub(crate) async fn run(&self, order: &[Free]) -> Result<Answered, Refusal> {
-        let mut last: Option<Refusal> = None;
+        let mut word = LastWord::default();
         let mut again: Vec<Option<Duration>> = vec![None; order.len()];
         for round in 0..=self.model.retries {
             for (free, again) in order.iter().zip(&mut again) {
@@ -73,52 +85,67 @@ impl Attempts<'_> {
                 match round {
                     0 => target.upstream.retries.called(),
                     _ => match again.take() {
-                        Some(wait) if self.may_repeat(target, round - 1, wait).await => {}
+                        Some(wait) if self.may_repeat(free, round - 1, wait).await => {}
                         Some(_) | None => continue,
                     },
                 }
                 // Others may have opened it since the candidates were chosen.
                 let Some(pass) = free.lane.ask(std::time::Instant::now()) else { continue };
-                match self.attempt(target, pass).await {
+                match self.attempt(free, pass).await {
                     Ok(answered) => return Ok(answered),
                     Err(Failed::Refused(refusal)) => return Err(refusal),
-                    Err(Failed::Unserved(text)) => last = Some(Refusal::Unserved { text }),
+                    Err(Failed::Unserved(text)) => word.last = Some(Refusal::Unserved { text }),
                     Err(Failed::Fault(fault)) => {
-                        let class = fault.kind.class();
-                        free.lane.rest(class, fault.retry_after, std::time::Instant::now());
+                        free.lane.rest(fault.kind.class(), fault.retry_after, std::time::Instant::now());
                         let wait = fault.retry_after.unwrap_or_default();
                         *again = (fault.kind.repeats() && wait <= RETRY_AFTER_MAX).then_some(wait);
                         let over = matches!(fault.kind, FaultKind::Timeout(Timer::Deadline));
-                        let refusal = Refusal::of_fault(&target.upstream.name, fault);
-                        if over || !class.fails_over() {
-                            return Err(refusal);
+                        if over || !fault.kind.fails_over() {
+                            return Err(Refusal::of_fault(&target.upstream.name, fault));
                         }
-                        last = Some(refusal);
+                        word.add(&target.upstream.name, fault);
                     }
                 }
             }
         }
-        Err(last.unwrap_or_else(|| Refusal::resting(order.iter().map(|free| &free.lane))))
+        Err(word.said().unwrap_or_else(|| Refusal::resting(order.iter().map(|free| &free.lane))))
     }
 
     /// Waits before a retry, if it is within the upstream's budget and the deadline.
-    async fn may_repeat(&self, target: &Target, retry: u32, at_least: Duration) -> bool {
+    async fn may_repeat(&self, free: &Free, retry: u32, at_least: Duration) -> bool {
         let wait = retry::backoff(retry, self.chance.hash_one(&self.call.request_id)).max(at_least);
-        if Instant::now() + wait >= self.deadline || !target.upstream.retries.retry() {
+        let open = free.lane.standing(std::time::Instant::now()).is_none();
+        if open || Instant::now() + wait >= self.deadline || !free.target.upstream.retries.retry() {
             return false;
         }
         tokio::time::sleep(wait).await;
         true
     }
 
-    async fn attempt(&self, target: &Arc<Target>, pass: Pass) -> Result<Answered, Failed> {
-        let upstream = &target.upstream;
+    /// One attempt; where a version on probation breaks down over the answer, another one by the
+    /// version before.
+    async fn attempt(&self, free: &Free, pass: Pass) -> Result<Answered, Failed> {
+        let first = self.attempt_by(&free.target, pass, Version::Current).await;
+        let broke = matches!(&first, Err(Failed::Fault(Fault { kind: FaultKind::Plugin { .. }, .. })));
+        if !broke || free.target.upstream.adapter.before().is_none() {
+            return first;
+        }
+        let Some(pass) = free.lane.ask(std::time::Instant::now()) else { return first };
+        self.attempt_by(&free.target, pass, Version::Before).await
+    }
+
+    async fn attempt_by(
+        &self,
+        target: &Arc<Target>,
+        pass: Pass,
+        version: Version,
+    ) -> Result<Answered, Failed> {
         // Until the answer has ended.
         let inflight = InFlight::begin(Arc::clone(&target.stats));
         let mut underway = Underway::new(self.call.request_id.clone(), inflight, pass);
         let target_model = target.model_for(&self.model.name, &self.call.shape.model);
-        let Decided { decision, by } = match planning::plan(upstream, self.call, target_model) {
-            Ok(decided) => decided,
+        let (way, planner) = match planning::plan(&target.upstream, self.call, target_model, version) {
+            Ok(planned) => planned,
             Err(Unplanned::Refused(refusal)) => {
                 underway.unasked();
                 return Err(Failed::Refused(refusal));
@@ -133,15 +160,15 @@ impl Attempts<'_> {
                 return Err(Failed::Fault(kind.into()));
             }
         };
-        let answered = |answer| Answered { answer, target: Arc::clone(target), by: Arc::clone(&by) };
-        match decision {
+        let by = Arc::clone(planner.adapter().plugin());
+        let answered = |answer| Answered { answer, target: Arc::clone(target), by };
+        match way {
             Way::Answer(pieces) => {
-                upstream.adapter.turned_out(&by, true);
-                underway.good();
+                underway.unasked();
                 Ok(answered(answered_by_adapter(self.call.shape.streaming, pieces)))
             }
             Way::Send(prepared, outbound) => {
-                match self.send(target, &prepared, outbound, underway, &by).await {
+                match self.send(target, &prepared, outbound, underway, planner).await {
                     Ok(answer) => Ok(answered(answer)),
                     Err((fault, mut underway)) => {
                         underway.failed(&fault.kind);
@@ -158,43 +185,54 @@ impl Attempts<'_> {
         prepared: &Prepared,
         outbound: Bytes,
         underway: Underway,
-        by: &Arc<Plugin>,
+        planner: Planner,
     ) -> Result<Response<Body>, (Fault, Underway)> {
         let upstream = &target.upstream;
+        let streaming = self.call.shape.streaming;
+        let place = match prepared.plan.response {
+            ResponsePlan::Mapped if streaming => match planner.adapter().place() {
+                None => return Err((FaultKind::NoRoom.into(), underway)),
+                place => place,
+            },
+            ResponsePlan::Mapped | ResponsePlan::SameWire => None,
+        };
         // Secrets last.
         let request = match outbound_request(prepared, target, outbound) {
             Ok(request) => request,
             Err(kind) => return Err((kind.into(), underway)),
         };
-        let (sent, streaming) = (Instant::now(), self.call.shape.streaming);
+        let sent = Instant::now();
         let total = (sent + upstream.timers.total, Timer::Total);
         let deadline = if self.deadline < total.0 { (self.deadline, Timer::Deadline) } else { total };
         let headers = (sent + upstream.timers.headers(streaming), Timer::Headers);
         let (until, timer) = if headers.0 < deadline.0 { headers } else { deadline };
-        let response = upstream.client.send(request, until, timer).await;
-        upstream.adapter.turned_out(
-            by,
-            response.as_ref().is_ok_and(|response| was_understood(response.status())) || response.is_err(),
-        );
-        let response = match response {
+        let response = match upstream.client.send(request, until, timer).await {
             Ok(response) => response,
             Err(kind) => return Err((kind.into(), underway)),
         };
-        let reading = Reading { call: self.call, upstream, plan: &prepared.plan, sent, deadline };
-        reading.read(response, underway).await
+        let stalled_reader = self.stalled_reader;
+        let (call, plan) = (self.call, &prepared.plan);
+        let reading = Reading { call, upstream, plan, sent, deadline, stalled_reader };
+        reading.read(response, underway, planner, place).await
     }
 }
 
-/// Whether the vendor took the request for one: if not, the adapter may have made it wrong.
-fn was_understood(status: StatusCode) -> bool {
-    !matches!(
-        status,
-        StatusCode::BAD_REQUEST
-            | StatusCode::NOT_FOUND
-            | StatusCode::METHOD_NOT_ALLOWED
-            | StatusCode::UNSUPPORTED_MEDIA_TYPE
-            | StatusCode::UNPROCESSABLE_ENTITY
-    )
+impl LastWord {
+    fn add(&mut self, upstream: &str, fault: Fault) {
+        let pause = fault.retry_after.filter(|_| fault.kind.class() == FaultClass::Throttled);
+        let refusal = Refusal::of_fault(upstream, fault);
+        match pause {
+            Some(pause) if self.pause.as_ref().is_none_or(|(known, _)| pause < *known) => {
+                self.pause = Some((pause, refusal));
+            }
+            Some(_) => {}
+            None => self.last = Some(refusal),
+        }
+    }
+
+    fn said(self) -> Option<Refusal> {
+        self.pause.map(|(_, refusal)| refusal).or(self.last)
+    }
 }
 
 fn outbound_request(

@@ -1,6 +1,7 @@
 //! The end: says that it comes, lets run what runs, cuts what does not end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -8,6 +9,9 @@ use tokio::time::timeout;
 
 use crate::server::{Connections, Server};
 use crate::snapshot::Current;
+
+/// For connections that rest to be closed.
+const CLOSE_WITHIN: Duration = Duration::from_millis(50);
 
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,22 +42,25 @@ pub(crate) async fn serve(
         tokio::select! {
             error = server.accept(&listener, &mut connections) => return Err(error),
             _elapsed = tokio::time::sleep(drain.notice) => {}
-            _second = signals.next() => return Ok(cut(&connections)),
+            _second = signals.next() => return Ok(cut(connections).await),
         }
     }
     drop(listener);
     connections.finish();
     tokio::select! {
-        ended = timeout(drain.deadline, connections.ended()) => if ended.is_ok() {
-            tracing::info!("stopped: all answers were complete");
-            return Ok(Stopped::Clean);
-        },
+        _all_or_over = timeout(drain.deadline, connections.ended()) => {}
         _second = signals.next() => {}
     }
-    Ok(cut(&connections))
+    Ok(cut(connections).await)
 }
 
-fn cut(connections: &Connections) -> Stopped {
+/// Ends what still runs; connections that rest are closed, not cut.
+async fn cut(mut connections: Connections) -> Stopped {
+    connections.finish();
+    if timeout(CLOSE_WITHIN, connections.ended()).await.is_ok() {
+        tracing::info!("stopped: all answers were complete");
+        return Stopped::Clean;
+    }
     let connections = connections.count();
     tracing::warn!(connections, "stopped: connections were cut in the middle of an answer");
     Stopped::Cut { connections }

@@ -23,7 +23,9 @@ pub(crate) enum Timer {
 pub(crate) enum FaultKind {
     Unreachable,
     Timeout(Timer),
-    /// The connection ended in the middle.
+    /// The connection ended before an answer began.
+    HungUp,
+    /// It ended in the middle of one.
     Broken,
     /// The answer ended well, but is not whole.
     CutShort,
@@ -106,6 +108,7 @@ impl FaultKind {
         match self {
             FaultKind::Unreachable
             | FaultKind::Timeout(_)
+            | FaultKind::HungUp
             | FaultKind::Broken
             | FaultKind::CutShort
             | FaultKind::Redirected
@@ -118,16 +121,38 @@ impl FaultKind {
         }
     }
 
-    /// Whether the same target may be asked again: it did not take the request, or says itself that
-    /// it was a bad moment. What was silent for long, or answered nonsense, would do so again.
+    /// Whether another candidate is asked: it might not share the fault. A model that one vendor does
+    /// not have, another may have.
+    pub(crate) fn fails_over(&self) -> bool {
+        match self {
+            FaultKind::NoRoom | FaultKind::Status { status: 404 | 405 | 410, .. } => true,
+            FaultKind::Unreachable
+            | FaultKind::Timeout(_)
+            | FaultKind::HungUp
+            | FaultKind::Broken
+            | FaultKind::CutShort
+            | FaultKind::Redirected
+            | FaultKind::Credential
+            | FaultKind::Malformed
+            | FaultKind::Empty
+            | FaultKind::Inside { .. }
+            | FaultKind::Status { .. }
+            | FaultKind::Plugin { .. } => self.class().fails_over(),
+        }
+    }
+
+    /// Whether the same target may be asked again: it did not begin to answer, or says itself that it
+    /// was a bad moment. What was silent for long, broke off what it had begun, or answered nonsense
+    /// would do so again, and be paid again.
     pub(crate) fn repeats(&self) -> bool {
         match self {
-            FaultKind::Unreachable | FaultKind::Broken | FaultKind::Empty => true,
+            FaultKind::Unreachable | FaultKind::HungUp | FaultKind::Empty => true,
             FaultKind::Inside { class, .. } | FaultKind::Status { class, .. } => {
                 matches!(class, FaultClass::Provider | FaultClass::Throttled)
             }
             FaultKind::Timeout(timer) => *timer == Timer::Connect,
-            FaultKind::CutShort
+            FaultKind::Broken
+            | FaultKind::CutShort
             | FaultKind::Redirected
             | FaultKind::Credential
             | FaultKind::Malformed
@@ -140,7 +165,7 @@ impl FaultKind {
         match self {
             FaultKind::Unreachable => "upstream_unreachable",
             FaultKind::Timeout(timer) => timer.code(),
-            FaultKind::Broken => "upstream_broken",
+            FaultKind::HungUp | FaultKind::Broken => "upstream_broken",
             FaultKind::CutShort => "upstream_cut_short",
             FaultKind::Redirected => "upstream_redirected",
             FaultKind::Credential => "upstream_refused_credential",
@@ -169,6 +194,7 @@ impl FaultKind {
                 StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY)
             }
             FaultKind::Unreachable
+            | FaultKind::HungUp
             | FaultKind::Broken
             | FaultKind::CutShort
             | FaultKind::Redirected
@@ -185,6 +211,7 @@ impl FaultKind {
         match self {
             FaultKind::Unreachable => "cannot be reached".into(),
             FaultKind::Timeout(timer) => timer.sentence().into(),
+            FaultKind::HungUp => "hung up without an answer".into(),
             FaultKind::Broken => "broke off its answer".into(),
             FaultKind::CutShort => "ended its answer before it was complete".into(),
             FaultKind::Redirected => {

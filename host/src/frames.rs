@@ -2,18 +2,23 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use sluice_core::chat::Chunk;
+use sluice_core::chat::{Chunk, begins_as_object};
 use sluice_core::sse::{Event, Splitter};
-use sluice_runtime::{CallError, Mapped, Mapper, Phase, Versioned};
+use sluice_runtime::{CallError, Mapped, Mapper, Phase};
 use tokio::time::Instant;
 
 use crate::fault::{FaultKind, Timer};
+use crate::planning::Planner;
 use crate::routes::Upstream;
 use crate::signer;
+
+/// After the last event, for the end of the vendor's message: the connection can be used again then.
+const END_WITHIN: Duration = Duration::from_millis(100);
 
 /// A vendor's answer that is being read.
 pub(crate) struct Frames {
@@ -23,8 +28,10 @@ pub(crate) struct Frames {
     upstream: Arc<Upstream>,
     /// Anything at all has come.
     begun: bool,
-    /// The model has stopped, or the vendor has said that this was all.
-    finished: bool,
+    /// Something that a client would miss has come.
+    said: bool,
+    /// Choices that the model has not ended yet.
+    unfinished: usize,
 }
 
 /// Who makes the client's bytes.
@@ -33,7 +40,7 @@ enum Decoder {
     SameWire,
     /// Nobody, and they are not looked at: what follows an event that is too long, or what is no stream.
     Blind,
-    Mapped(Box<Mapper>),
+    Mapped(Box<Mapper>, Planner),
 }
 
 /// What one read gave.
@@ -54,8 +61,8 @@ pub(crate) enum End {
 
 impl Frames {
     /// Events in the client's own wire.
-    pub(crate) fn same_wire(body: Incoming, upstream: Arc<Upstream>) -> Frames {
-        Frames::new(body, upstream, Decoder::SameWire)
+    pub(crate) fn same_wire(body: Incoming, upstream: Arc<Upstream>, choices: u16) -> Frames {
+        Frames { unfinished: choices.into(), ..Frames::new(body, upstream, Decoder::SameWire) }
     }
 
     /// Bytes that pass.
@@ -64,12 +71,13 @@ impl Frames {
     }
 
     /// Events that an adapter turns into the client's wire.
-    pub(crate) fn mapped(body: Incoming, upstream: Arc<Upstream>, mapper: Mapper) -> Frames {
-        Frames::new(body, upstream, Decoder::Mapped(Box::new(mapper)))
+    pub(crate) fn mapped(body: Incoming, upstream: Arc<Upstream>, mapper: Mapper, by: Planner) -> Frames {
+        Frames::new(body, upstream, Decoder::Mapped(Box::new(mapper), by))
     }
 
     fn new(body: Incoming, upstream: Arc<Upstream>, decoder: Decoder) -> Frames {
-        Frames { body, splitter: Splitter::default(), decoder, upstream, begun: false, finished: false }
+        let splitter = Splitter::default();
+        Frames { body, splitter, decoder, upstream, begun: false, said: false, unfinished: 1 }
     }
 
     /// Whether an error event can follow what has gone to the client: it ended with a whole event.
@@ -77,11 +85,13 @@ impl Frames {
         !matches!(self.decoder, Decoder::Blind)
     }
 
-    /// What comes next, or the end; never waits beyond `deadline`.
+    /// What comes next, or the end; nothing comes after `deadline`.
     pub(crate) async fn read(&mut self, deadline: Instant, timer: Timer) -> Taken {
-        let ended = |fault| Taken { end: Some(End::Fault(fault)), ..Taken::default() };
+        if Instant::now() >= deadline {
+            return self.broken(FaultKind::Timeout(timer));
+        }
         match tokio::time::timeout_at(deadline, self.body.frame()).await {
-            Err(_elapsed) => ended(FaultKind::Timeout(timer)),
+            Err(_elapsed) => self.broken(FaultKind::Timeout(timer)),
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => self.take(&data),
                 // Trailers tell a client of chat completions nothing.
@@ -89,13 +99,26 @@ impl Frames {
             },
             Ok(Some(Err(error))) => {
                 tracing::debug!(upstream = self.upstream.name, %error, "the answer broke off");
-                ended(FaultKind::Broken)
+                self.broken(FaultKind::Broken)
             }
             Ok(None) => self.close(),
         }
     }
 
-    fn take(&mut self, data: &Bytes) -> Taken {
+    /// Reads to the end of the vendor's message, whose last event has come.
+    pub(crate) async fn read_out(mut self) {
+        let end = async { while self.body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
+        let _elapsed = tokio::time::timeout(END_WITHIN, end).await;
+    }
+
+    /// A vendor that falls silent or hangs up after all has been said has not failed.
+    fn broken(&self, fault: FaultKind) -> Taken {
+        let end = if self.unfinished == 0 { End::Complete } else { End::Fault(fault) };
+        Taken { end: Some(end), ..Taken::default() }
+    }
+
+    /// What has been read by somebody else.
+    pub(crate) fn take(&mut self, data: &Bytes) -> Taken {
         self.begun |= !data.is_empty();
         let mut taken = Taken::default();
         match &mut self.decoder {
@@ -107,17 +130,18 @@ impl Frames {
                 self.splitter.push(data);
                 self.pass(&mut taken);
             }
-            Decoder::Mapped(_) => {
+            Decoder::Mapped(..) => {
                 self.splitter.push(data);
                 self.map(&mut taken);
             }
         }
+        self.said |= taken.content;
         taken
     }
 
     /// Whole events pass as they came; what they say is looked at.
     fn pass(&mut self, taken: &mut Taken) {
-        loop {
+        while taken.end.is_none() {
             match self.splitter.next_event() {
                 Ok(None) => return,
                 Ok(Some(event)) => {
@@ -128,8 +152,13 @@ impl Frames {
                     taken.bytes.push_back(event.bytes().clone());
                 }
                 Err(_too_long) => {
+                    let rest = self.splitter.rest();
+                    if !self.said && !taken.content && !begins_as_chunk(rest.bytes()) {
+                        taken.end = Some(End::Fault(FaultKind::Malformed));
+                        return;
+                    }
                     taken.content = true;
-                    taken.bytes.push_back(self.splitter.rest().bytes().clone());
+                    taken.bytes.push_back(rest.bytes().clone());
                     self.decoder = Decoder::Blind;
                     return;
                 }
@@ -139,17 +168,22 @@ impl Frames {
 
     fn inspect(&mut self, event: &Event, taken: &mut Taken) -> Result<(), FaultKind> {
         let Some(data) = event.data() else { return Ok(()) };
-        if taken.content && !Chunk::may_end(&data) {
+        let named_error = event.name().is_some_and(|name| *name == *b"error");
+        if (self.said || taken.content) && !named_error && !Chunk::may_end(&data) {
             return Ok(());
         }
-        match Chunk::read(&data) {
+        let chunk = if named_error { Chunk::named_error(&data) } else { Chunk::read(&data) };
+        match chunk {
             Chunk::Prelude => {}
             Chunk::Content => taken.content = true,
-            Chunk::Finish => {
+            Chunk::Finish { choices } => {
                 taken.content = true;
-                self.finished = true;
+                self.unfinished = self.unfinished.saturating_sub(choices);
             }
-            Chunk::Done => self.finished = true,
+            Chunk::Done => {
+                self.unfinished = 0;
+                taken.end = Some(End::Complete);
+            }
             Chunk::Error(inside) => return Err(self.inside(inside.class, &inside.message)),
             Chunk::Malformed => return Err(FaultKind::Malformed),
         }
@@ -163,7 +197,8 @@ impl Frames {
             match self.splitter.next_event() {
                 Ok(None) => break None,
                 Ok(Some(event)) => {
-                    frames.extend(event.data().map(|data| signer::scrub(&data, &self.upstream.secrets)));
+                    let data = event.data();
+                    frames.extend(data.map(|data| signer::scrub(&data, &self.upstream.secrets).into_owned()));
                 }
                 Err(_too_long) => break Some(FaultKind::Malformed),
             }
@@ -177,23 +212,22 @@ impl Frames {
     }
 
     fn ask(&mut self, taken: &mut Taken, ask: impl FnOnce(&mut Mapper) -> Result<Mapped, CallError>) {
-        let Decoder::Mapped(mapper) = &mut self.decoder else { return };
+        let Decoder::Mapped(mapper, by) = &mut self.decoder else { return };
         match ask(mapper) {
             Ok(mapped) => {
-                self.finished |= mapped.phase == Phase::Done;
-                taken.content |= mapped.phase == Phase::Content;
+                taken.content |= mapped.phase != Phase::Prelude;
                 if !mapped.wire.is_empty() {
                     taken.bytes.push_back(mapped.wire.into());
+                }
+                if mapped.phase == Phase::Done {
+                    self.unfinished = 0;
+                    taken.end = Some(End::Complete);
                 }
                 if let Some(verdict) = mapped.fault {
                     taken.end = Some(End::Fault(self.inside(verdict.class, &verdict.message)));
                 }
             }
-            Err(error) => {
-                let plugin = &self.upstream.adapter.current().plugin().manifest().id;
-                tracing::debug!(plugin, %error, "the adapter did not map");
-                taken.end = Some(End::Fault(unmapped(plugin, &error)));
-            }
+            Err(error) => taken.end = Some(End::Fault(by.failed(&error))),
         }
     }
 
@@ -209,16 +243,18 @@ impl Frames {
             Decoder::Blind => taken.end = Some(End::Complete),
             Decoder::SameWire => {
                 let rest = self.splitter.rest();
-                if let Err(fault) = self.inspect(&rest, &mut taken) {
-                    taken.end = Some(End::Fault(fault));
-                    return taken;
+                match self.inspect(&rest, &mut taken) {
+                    Ok(()) => {}
+                    // Half an event.
+                    Err(FaultKind::Malformed) => taken.end = Some(End::Fault(FaultKind::CutShort)),
+                    Err(fault) => taken.end = Some(End::Fault(fault)),
                 }
-                if !rest.bytes().is_empty() && self.finished {
+                if !rest.bytes().is_empty() && self.unfinished == 0 {
                     taken.bytes.push_back(rest.bytes().clone());
                 }
             }
-            Decoder::Mapped(_) if self.finished || !self.begun => {}
-            Decoder::Mapped(_) => {
+            Decoder::Mapped(..) if self.unfinished == 0 || !self.begun => {}
+            Decoder::Mapped(..) => {
                 self.ask(&mut taken, |mapper| mapper.close());
                 // An adapter that makes no sense of the end has not seen it.
                 if let Some(End::Fault(FaultKind::Malformed)) = taken.end {
@@ -227,21 +263,17 @@ impl Frames {
             }
         }
         if taken.end.is_none() {
-            taken.end = Some(match (self.finished, self.begun) {
-                (true, _) => End::Complete,
-                (false, true) => End::Fault(FaultKind::CutShort),
-                (false, false) => End::Fault(FaultKind::Empty),
+            taken.end = Some(match (self.unfinished, self.begun) {
+                (0, _) => End::Complete,
+                (_, true) => End::Fault(FaultKind::CutShort),
+                (_, false) => End::Fault(FaultKind::Empty),
             });
         }
         taken
     }
 }
 
-/// What an adapter's failure over an answer is.
-pub(crate) fn unmapped(plugin: &str, error: &CallError) -> FaultKind {
-    use sluice_runtime::Refused;
-    match error {
-        CallError::Refused(Refused::BadUpstream(_)) => FaultKind::Malformed,
-        CallError::Refused(_) | CallError::Fault(..) => FaultKind::Plugin { plugin: plugin.into() },
-    }
+/// Whether what is too long to be looked at can be an event of the client's wire.
+fn begins_as_chunk(text: &[u8]) -> bool {
+    text.trim_ascii_start().strip_prefix(b"data:").is_some_and(begins_as_object)
 }

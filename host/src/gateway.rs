@@ -3,21 +3,22 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use sluice_core::breaker::Standing;
 use sluice_core::ranking::{self, Candidate, NO_CAP, NO_PRICE, View};
-use sluice_runtime::{Decided, Plugin};
+use sluice_runtime::{Decided, Outcome, Plugin, Versioned};
 
 use crate::attempts::{Answered, Attempts, Free};
 use crate::call::{Call, SharedCall};
-use crate::measures::RequestEnd;
+use crate::config::ClientTimers;
+use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::refusal::Refusal;
 use crate::routes::Model;
 use crate::snapshot::Current;
@@ -37,13 +38,30 @@ const BREAKER_HALF_OPEN: u8 = 1;
 /// Serves completions by the snapshot of the moment.
 pub(crate) struct Gateway {
     current: Current,
+    /// Counts requests until their model is known.
+    nameless: ModelMeasures,
     /// Chance, for policies and waits; not for secrets.
     chance: RandomState,
 }
 
+/// What of the snapshot serves a request.
+struct Chosen {
+    generation: u64,
+    model: Arc<Model>,
+    stalled_reader: Duration,
+}
+
+/// The targets that may be asked, each with its place.
+struct Candidates {
+    /// Those that a policy orders.
+    free: Vec<(u32, Free)>,
+    /// Those that asked for a pause: the last resort.
+    resting: Vec<(u32, Free)>,
+}
+
 impl Gateway {
-    pub(crate) fn new(current: Current) -> Gateway {
-        Gateway { current, chance: RandomState::new() }
+    pub(crate) fn new(current: Current, measures: &Measures) -> Gateway {
+        Gateway { current, nameless: measures.of_no_model(), chance: RandomState::new() }
     }
 
     /// One chat completion. The order of these lines is the design.
@@ -53,48 +71,69 @@ impl Gateway {
         head: Parts,
         body: Incoming,
     ) -> Result<Response<Body>, Refusal> {
-        let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
-        let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
-        let (generation, model) = self.model(&call)?; // from one snapshot, kept to the end
-        let served = self.serve(generation, &model, &call).await;
-        model.measures.ended(if served.is_ok() { RequestEnd::Answered } else { RequestEnd::Refused });
-        served
+        let mut counted = RequestMeasure::new(&self.nameless); // told how it ended, whatever that is
+        let answer = self.answer(&mut counted, request_id, head, body).await;
+        counted.ended(match &answer {
+            Ok(_) | Err(Refusal::Said(_)) => RequestEnd::Answered,
+            Err(_) => RequestEnd::Refused,
+        });
+        answer
     }
 
-    async fn serve(
+    async fn answer(
         &self,
-        generation: u64,
-        model: &Arc<Model>,
-        call: &SharedCall,
+        counted: &mut RequestMeasure,
+        request_id: String,
+        head: Parts,
+        body: Incoming,
     ) -> Result<Response<Body>, Refusal> {
+        let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
+        let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
+        let Chosen { generation, model, stalled_reader } = self.model(&call)?; // from one snapshot, kept to the end
+        counted.is_for(&model.measures);
         let deadline = tokio::time::Instant::now() + model.deadline;
-        let free = free(model, call)?; // all that the host allows now
-        let (order, ranked_by) = self.order(model, call, free); // a policy orders, and cannot widen
-        let attempts = Attempts { model, call, chance: &self.chance, deadline };
+        let free = free(&model, &call)?; // all that the host allows now
+        let (order, ranked_by) = self.order(&model, &call, free); // a policy orders, and cannot widen
+        let attempts =
+            Attempts { model: &model, call: &call, chance: &self.chance, deadline, stalled_reader };
         let answered = attempts.run(&order).await?; // an adapter says what to send; until one answers
-        log_answer(call, generation, ranked_by.as_deref(), &answered);
+        log_answer(&call, generation, ranked_by.as_deref(), &answered);
         Ok(answered.answer)
     }
 
-    fn model(&self, call: &Call) -> Result<(u64, Arc<Model>), Refusal> {
+    fn model(&self, call: &Call) -> Result<Chosen, Refusal> {
         let snapshot = self.current.load();
+        let (generation, timers) = (snapshot.generation, &snapshot.config.server.timers);
         let found = snapshot.routes.model(&call.shape.model).map(Arc::clone);
-        let found = found.map(|model| (snapshot.generation, model));
+        let found = found.map(|model| Chosen { generation, model, stalled_reader: timers.stalled_reader });
         found.ok_or_else(|| Refusal::NoSuchModel { model: call.shape.model.chars().take(128).collect() })
     }
 
-    /// The policy's order; the host's own where it has none. One candidate needs no policy.
-    fn order(&self, model: &Model, call: &Call, free: Vec<(u32, Free)>) -> (Vec<Free>, Option<Arc<Plugin>>) {
+    /// How long clients may take now.
+    pub(crate) fn client_timers(&self) -> ClientTimers {
+        self.current.load().config.server.timers
+    }
+
+    /// The policy's order, and then those that rest; the host's own where the policy has none. One
+    /// candidate needs no policy.
+    fn order(&self, model: &Model, call: &Call, targets: Candidates) -> (Vec<Free>, Option<Arc<Plugin>>) {
+        let Candidates { free, resting } = targets;
+        let (mut order, by) = self.ranked(model, call, &free);
+        order.extend(resting.into_iter().map(|(_, resting)| resting));
+        (order, by)
+    }
+
+    fn ranked(&self, model: &Model, call: &Call, free: &[(u32, Free)]) -> (Vec<Free>, Option<Arc<Plugin>>) {
         let seq = model.next_seq();
-        if let [(_, only)] = free.as_slice() {
+        if let [(_, only)] = free {
             return (vec![only.clone()], None);
         }
-        let candidates = candidates(&free, call);
+        let candidates = candidates(free, call);
         let view = self.view(model, call, seq);
         let (order, by) = match model.policy.decide(|policy| policy.rank(&view, &candidates)) {
             Ok(Decided { decision, by }) => {
-                model.policy.turned_out(&by, true);
-                (decision.order, Some(by))
+                model.policy.turned_out(&by, Outcome::Good);
+                (decision.order, Some(Arc::clone(by.plugin())))
             }
             Err(error) => {
                 tracing::debug!(request = call.request_id, %error, "the policy did not rank; native order");
@@ -126,7 +165,11 @@ impl Gateway {
         if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(Refusal::BodyEncoded);
         }
-        let within = self.current.load().config.server.timers.upload;
+        let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if declared.is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
+            return Err(Refusal::BodyTooLarge { bytes_max: BODY_BYTES_MAX });
+        }
+        let within = self.client_timers().upload;
         match tokio::time::timeout(within, Limited::new(body, BODY_BYTES_MAX).collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
@@ -138,9 +181,9 @@ impl Gateway {
     }
 }
 
-/// The targets that may be asked now, each with its place. One that rests by its own wish is asked
-/// all the same where there is no other.
-fn free(model: &Model, call: &Call) -> Result<Vec<(u32, Free)>, Refusal> {
+/// The targets that may be asked now. Those that rest by their own wish come last; where there is
+/// nobody else, a policy orders them.
+fn free(model: &Model, call: &Call) -> Result<Candidates, Refusal> {
     let now = Instant::now();
     let lane_of = |target: &Arc<crate::routes::Target>| target.lane(&model.name, &call.shape.model);
     let all = (0..)
@@ -157,8 +200,8 @@ fn free(model: &Model, call: &Call) -> Result<Vec<(u32, Free)>, Refusal> {
         }
     }
     match (free.is_empty(), resting.is_empty()) {
-        (false, _) => Ok(free),
-        (true, false) => Ok(resting),
+        (false, _) => Ok(Candidates { free, resting }),
+        (true, false) => Ok(Candidates { free: resting, resting: Vec::new() }),
         (true, true) => Err(Refusal::resting(open.iter())),
     }
 }

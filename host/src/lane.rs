@@ -9,8 +9,8 @@ use sluice_core::fault::FaultClass;
 
 use crate::measures::{LaneMeasures, Measures};
 
-/// Models of one upstream with a lane of their own: a glob lets clients name models at will. Those
-/// beyond share one.
+/// Models of one upstream with a lane of their own: a glob lets clients name models at will. Lanes of
+/// which nothing is remembered make room; those beyond share one.
 const LANES_MAX: usize = 256;
 
 /// The lane of those beyond.
@@ -34,6 +34,8 @@ pub(crate) struct Lanes {
 pub(crate) struct Lane {
     pub(crate) upstream: String,
     pub(crate) model: String,
+    /// The model as the configuration has it: figures go by this name, clients cannot make new ones.
+    pub(crate) configured: String,
     pub(crate) measures: LaneMeasures,
     breaker: Mutex<Breaker>,
     bench: Mutex<Option<Bench>>,
@@ -77,13 +79,21 @@ impl Lanes {
         }
     }
 
-    pub(crate) fn lane(&self, model: &str) -> Arc<Lane> {
+    /// `configured`: a name, or the pattern that `model` matches.
+    pub(crate) fn lane(&self, model: &str, configured: &str) -> Arc<Lane> {
         let mut lanes = lock(&self.by_model);
         if let Some(lane) = lanes.get(model) {
             return Arc::clone(lane);
         }
-        let model = if lanes.len() < LANES_MAX { model } else { OTHERS };
-        let make = || Arc::new(Lane::new(&self.upstream, model, *lock(&self.limits), &self.measures));
+        if lanes.len() >= LANES_MAX {
+            let now = Instant::now();
+            lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || lane.remembers(now));
+        }
+        let (model, configured) = if lanes.len() < LANES_MAX { (model, configured) } else { (OTHERS, OTHERS) };
+        let make = || {
+            let limits = *lock(&self.limits);
+            Arc::new(Lane::new(&self.upstream, model, configured, limits, &self.measures))
+        };
         Arc::clone(lanes.entry(model.to_owned()).or_insert_with(make))
     }
 
@@ -110,11 +120,12 @@ impl Lanes {
 }
 
 impl Lane {
-    fn new(upstream: &str, model: &str, limits: Limits, measures: &Measures) -> Lane {
+    fn new(upstream: &str, model: &str, configured: &str, limits: Limits, measures: &Measures) -> Lane {
         Lane {
             upstream: upstream.into(),
             model: model.into(),
-            measures: measures.of_lane(upstream, model),
+            configured: configured.into(),
+            measures: measures.of_lane(upstream, configured),
             breaker: Mutex::new(Breaker::new(limits)),
             bench: Mutex::new(None),
         }
@@ -142,15 +153,22 @@ impl Lane {
         *bench
     }
 
-    /// Lets the lane rest after a fault that is no failure of the vendor's.
+    /// Whether anything would be lost with it.
+    fn remembers(&self, now: Instant) -> bool {
+        !lock(&self.breaker).is_spotless() || self.bench(now).is_some()
+    }
+
+    /// Lets the lane rest after a fault that is no failure of the vendor's; of two wishes the longer
+    /// one counts.
     pub(crate) fn rest(&self, class: FaultClass, retry_after: Option<Duration>, now: Instant) {
         let rest = match class {
             FaultClass::Throttled => retry_after.unwrap_or_default().min(THROTTLED_BENCH_MAX),
             FaultClass::Credential => CREDENTIAL_BENCH,
             FaultClass::Caller | FaultClass::Policy | FaultClass::Provider | FaultClass::Plugin => return,
         };
-        if !rest.is_zero() {
-            *lock(&self.bench) = Some(Bench { until: now + rest, class });
+        let (until, mut bench) = (now + rest, lock(&self.bench));
+        if !rest.is_zero() && bench.is_none_or(|bench| bench.until < until) {
+            *bench = Some(Bench { until, class });
         }
     }
 
@@ -165,10 +183,21 @@ impl Pass {
         &self.lane
     }
 
+    /// Content has come: a probe has shown what it was to show.
+    pub(crate) fn begun(&mut self) {
+        let Some(ticket) = &mut self.ticket else { return };
+        let changed = lock(&self.lane.breaker).begun(ticket);
+        self.tell(changed);
+    }
+
     /// How the attempt went; once.
     pub(crate) fn settle(&mut self, weight: Weight, code: &'static str) {
         let Some(ticket) = self.ticket.take() else { return };
         let changed = lock(&self.lane.breaker).settle(ticket, weight, code, Instant::now());
+        self.tell(changed);
+    }
+
+    fn tell(&self, changed: Option<Standing>) {
         let (upstream, model) = (&self.lane.upstream, &self.lane.model);
         match changed {
             Some(Standing::Open { why, .. }) => {

@@ -28,6 +28,7 @@ mod supervisor;
 mod telemetry;
 mod timed_io;
 mod upstream;
+mod vendor_error;
 
 use std::error::Error;
 use std::process::ExitCode;

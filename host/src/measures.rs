@@ -3,6 +3,7 @@
 //! Names and labels of attempts are those of OpenTelemetry's semantic conventions for generative
 //! AI, where they have one, in the spelling of Prometheus.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -39,7 +40,17 @@ pub(crate) struct LaneMeasures {
 }
 
 /// The handles of one model.
-pub(crate) struct ModelMeasures([Counter; RequestEnd::ALL.len()]);
+#[derive(Clone)]
+pub(crate) struct ModelMeasures(Arc<[Counter; RequestEnd::ALL.len()]>);
+
+/// A request that will be counted, once; dropped before its answer began, its client has left.
+pub(crate) struct RequestMeasure {
+    of: ModelMeasures,
+    end: RequestEnd,
+}
+
+/// The label of requests that name no model that there is.
+const NO_MODEL: &str = "_none";
 
 /// How a request ended for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +59,8 @@ pub(crate) enum RequestEnd {
     Answered,
     /// A refusal or an error of the gateway's own.
     Refused,
+    /// The client did not wait for either.
+    ClientLeft,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,10 +116,15 @@ impl Measures {
 
     /// `model`: as it is configured, a glob as it is written.
     pub(crate) fn of_model(&self, model: &str) -> ModelMeasures {
-        ModelMeasures(RequestEnd::ALL.map(|end| {
+        ModelMeasures(Arc::new(RequestEnd::ALL.map(|end| {
             let labels = OfRequest { gen_ai_request_model: model.into(), outcome: end.name() };
             self.requests.get_or_create(&labels).clone()
-        }))
+        })))
+    }
+
+    /// For requests that name no model that there is.
+    pub(crate) fn of_no_model(&self) -> ModelMeasures {
+        self.of_model(NO_MODEL)
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
@@ -140,19 +158,34 @@ impl LaneMeasures {
     }
 }
 
-impl ModelMeasures {
-    pub(crate) fn ended(&self, end: RequestEnd) {
-        self.0[end as usize].inc();
+impl RequestMeasure {
+    pub(crate) fn new(of: &ModelMeasures) -> RequestMeasure {
+        RequestMeasure { of: of.clone(), end: RequestEnd::ClientLeft }
+    }
+
+    pub(crate) fn is_for(&mut self, model: &ModelMeasures) {
+        self.of = model.clone();
+    }
+
+    pub(crate) fn ended(mut self, end: RequestEnd) {
+        self.end = end;
+    }
+}
+
+impl Drop for RequestMeasure {
+    fn drop(&mut self) {
+        self.of.0[self.end as usize].inc();
     }
 }
 
 impl RequestEnd {
-    const ALL: [RequestEnd; 2] = [RequestEnd::Answered, RequestEnd::Refused];
+    const ALL: [RequestEnd; 3] = [RequestEnd::Answered, RequestEnd::Refused, RequestEnd::ClientLeft];
 
     fn name(self) -> &'static str {
         match self {
             RequestEnd::Answered => "answered",
             RequestEnd::Refused => "refused",
+            RequestEnd::ClientLeft => "client_left",
         }
     }
 }

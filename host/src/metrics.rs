@@ -81,14 +81,15 @@ fn register_breakers(registry: &mut Registry, snapshot: &Snapshot) {
             for state in ["closed", "open", "half_open"] {
                 let labels = OfBreaker {
                     upstream: view.lane.upstream.clone(),
-                    gen_ai_request_model: view.lane.model.clone(),
+                    gen_ai_request_model: view.lane.configured.clone(),
                     state,
                 };
-                family.get_or_create(&labels).set((view.standing.name() == state).into());
+                family.get_or_create(&labels).inc_by((view.standing.name() == state).into());
             }
         }
     }
-    registry.register("breaker_state", "1 for the state that a breaker is in", family);
+    let help = "Breakers in this state; a pattern has one for each model that was asked for by it";
+    registry.register("breaker_state", help, family);
 }
 
 fn register_transitions(registry: &mut Registry, transitions: &Transitions) {

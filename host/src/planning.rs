@@ -1,13 +1,15 @@
-//! What to send: the adapter's plan, laid over the client's body.
+//! What to send: the adapter's plan, laid over the client's body; and who made it, who is asked about
+//! the answer too.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_core::json::SpliceError;
 use sluice_core::plan::BodyPlan;
-use sluice_runtime::{Adapter, CallError, Decided, Decision, Fault, Refused, Versioned};
+use sluice_runtime::{Adapter, CallError, Decided, Decision, Fault, Outcome, Refused, Versioned};
 
 use crate::call::{Call, SharedCall};
+use crate::fault::FaultKind;
 use crate::prepared::Prepared;
 use crate::refusal::Refusal;
 use crate::routes::Upstream;
@@ -17,6 +19,23 @@ pub(crate) enum Way {
     /// Ready but for the secret, with the bytes that will really be sent.
     Send(Arc<Prepared>, Bytes),
     Answer(Vec<Vec<u8>>),
+}
+
+/// The version of an adapter that made a plan: what the vendor answers to it, the same version reads.
+/// It is told once how that turned out; well, where nothing else is said.
+pub(crate) struct Planner {
+    upstream: Arc<Upstream>,
+    adapter: Arc<Adapter>,
+    told: bool,
+}
+
+/// Which version of an adapter is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// The one that serves.
+    Current,
+    /// The one that it replaced: the one on probation has just broken down.
+    Before,
 }
 
 /// Why there is none.
@@ -31,11 +50,16 @@ pub(crate) enum Unplanned {
 
 /// The adapter's plan, ready to be sent.
 pub(crate) fn plan(
-    upstream: &Upstream,
+    upstream: &Arc<Upstream>,
     call: &SharedCall,
     target_model: &str,
-) -> Result<Decided<Way>, Unplanned> {
-    let decided = upstream.adapter.decide(|adapter| plan_by(adapter, upstream, call, target_model));
+    version: Version,
+) -> Result<(Way, Planner), Unplanned> {
+    let plan = |adapter: &Adapter| plan_by(adapter, upstream, call, target_model);
+    let decided = match version {
+        Version::Current => upstream.adapter.decide(plan),
+        Version::Before => upstream.adapter.decide_as_before(plan),
+    };
     call.check_duplicate().map_err(Unplanned::Refused)?;
     let Decided { decision, by } = decided.map_err(|error| {
         let plugin = &upstream.adapter.current().plugin().manifest().id;
@@ -48,7 +72,8 @@ pub(crate) fn plan(
             CallError::Refused(_) | CallError::Fault(..) => Unplanned::Plugin(plugin.clone()),
         }
     })?;
-    Ok(Decided { decision: decision.map_err(Unplanned::Refused)?, by })
+    let way = decision.map_err(Unplanned::Refused)?;
+    Ok((way, Planner { upstream: Arc::clone(upstream), adapter: by, told: false }))
 }
 
 /// One version's plan: a kept one where it depends on the shape alone, else from a fresh instance.
@@ -97,5 +122,45 @@ fn splice(
         Err(
             error @ (SpliceError::MissingParent { .. } | SpliceError::WholeText | SpliceError::TooManyEdits),
         ) => Err(adapter.breach(Fault::Edit, error.to_string())),
+    }
+}
+
+impl Planner {
+    pub(crate) fn adapter(&self) -> &Arc<Adapter> {
+        &self.adapter
+    }
+
+    /// The vendor did not take what this version had made.
+    pub(crate) fn misplanned(&mut self) {
+        self.tell(Outcome::Error);
+    }
+
+    /// What its failure over an answer is. That a vendor answers nonsense says nothing of it.
+    pub(crate) fn failed(&mut self, error: &CallError) -> FaultKind {
+        let plugin = &self.adapter.plugin().manifest().id;
+        tracing::debug!(plugin, %error, "the adapter makes nothing of the answer");
+        let plugin = plugin.clone();
+        let outcome = match error {
+            CallError::Refused(Refused::BadUpstream(_)) => {
+                self.told = true;
+                return FaultKind::Malformed;
+            }
+            CallError::Fault(fault, _) if fault.is_trap() => Outcome::Trap,
+            CallError::Refused(_) | CallError::Fault(..) => Outcome::Error,
+        };
+        self.tell(outcome);
+        FaultKind::Plugin { plugin }
+    }
+
+    fn tell(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.upstream.adapter.turned_out(&self.adapter, outcome);
+        }
+    }
+}
+
+impl Drop for Planner {
+    fn drop(&mut self) {
+        self.tell(Outcome::Good);
     }
 }

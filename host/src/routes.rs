@@ -113,7 +113,7 @@ impl Target {
     pub(crate) fn lane(&self, pattern: &Pattern, asked: &str) -> Arc<Lane> {
         match &self.lane {
             Some(lane) => Arc::clone(lane),
-            None => self.upstream.lanes.lane(self.model_for(pattern, asked)),
+            None => self.upstream.lanes.lane(self.model_for(pattern, asked), pattern.as_str()),
         }
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header::{HOST, ORIGIN};
+use http::header::{CONNECTION, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,7 +17,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::Admin;
-use crate::config::ClientTimers;
 use crate::gateway::Gateway;
 use crate::refusal::Refusal;
 use crate::stream::Body;
@@ -38,12 +37,15 @@ const HTTP2_PING_EVERY: Duration = Duration::from_secs(30);
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 
+/// Bytes that wait in the kernel for one client. A socket takes more only when a third of them has
+/// gone: with the megabytes that kernels allow, a slow reader would look like none.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+
 /// Answers requests; one per listener.
 pub(crate) struct Server {
     gateway: Arc<Gateway>,
     admin: Admin,
     ids: RequestIds,
-    timers: ClientTimers,
     places: Arc<Semaphore>,
 }
 
@@ -61,14 +63,26 @@ struct RequestIds {
 
 impl Server {
     /// `process` tells this process's request ids from those of others.
-    pub(crate) fn new(gateway: Arc<Gateway>, admin: Admin, process: u32, timers: ClientTimers) -> Server {
+    pub(crate) fn new(gateway: Arc<Gateway>, admin: Admin, process: u32) -> Server {
         let ids = RequestIds { process, next: AtomicU64::new(1) };
-        Server { gateway, admin, ids, timers, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        Server { gateway, admin, ids, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 
     /// From now on `/ready` says no.
     pub(crate) fn drains(&self) {
         self.admin.drains();
+    }
+
+    /// A listener for [`Server::accept`].
+    ///
+    /// # Errors
+    ///
+    /// Where the address is not to be had.
+    pub(crate) async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+        let listener = TcpListener::bind(address).await?;
+        // Connections inherit it.
+        rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
+        Ok(listener)
     }
 
     /// Accepts until dropped; the connections stay.
@@ -103,7 +117,7 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
-        let timers = self.timers;
+        let timers = self.gateway.client_timers();
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -139,6 +153,7 @@ impl Server {
         let id = self.ids.next();
         let header = HeaderValue::try_from(&id).ok();
         let (head, body) = request.into_parts();
+        let version = head.version;
         let mut answer = match self.route(id.clone(), head, body).await {
             Ok(answer) => answer,
             Err(refusal) => {
@@ -148,6 +163,10 @@ impl Server {
         };
         if let Some(header) = header {
             answer.headers_mut().insert(HeaderName::from_static("x-request-id"), header);
+        }
+        // A client that kept the connection would find it closed. (HTTP/2 has a frame for that.)
+        if version < Version::HTTP_2 && self.admin.is_draining() {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
     }

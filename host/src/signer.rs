@@ -1,11 +1,16 @@
 //! Writes secrets where a plan wants them, last, and takes them out of what comes back.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue, Request, Uri};
+use memchr::memmem;
 use sluice_core::plan::{Credential, Slotted};
 
 use crate::config::Secret;
+
+/// Bytes of a value that is looked for in answers. Vendors' keys have 20 and more.
+const SOUGHT_BYTES_MIN: usize = 8;
 
 /// A slot's value cannot stand where the plan wants it. Says the place, never the value.
 #[derive(Debug, thiserror::Error)]
@@ -57,27 +62,33 @@ fn with_parameter(uri: &Uri, name: &str, value: &str) -> Option<Uri> {
 
 /// Whether the text has one of the secrets in it.
 pub(crate) fn repeats(text: &[u8], secrets: &BTreeMap<String, Secret>) -> bool {
-    let stands_in = |secret: &[u8]| text.windows(secret.len()).any(|window| window == secret);
-    secrets.values().any(|secret| stands_in(secret.reveal().as_bytes()))
+    sought(secrets).any(|secret| memmem::find(text, secret).is_some())
 }
 
 /// The text without any of the secrets: vendors repeat keys in their errors.
-pub(crate) fn scrub(text: &[u8], secrets: &BTreeMap<String, Secret>) -> Vec<u8> {
+pub(crate) fn scrub<'t>(text: &'t [u8], secrets: &BTreeMap<String, Secret>) -> Cow<'t, [u8]> {
     const REMOVED: &[u8] = b"[removed]";
-    let mut text = text.to_vec();
-    for secret in secrets.values() {
-        let secret = secret.reveal().as_bytes();
-        let mut clean = Vec::with_capacity(text.len());
-        let mut rest = text.as_slice();
-        while let Some(at) = rest.windows(secret.len()).position(|window| window == secret) {
-            clean.extend_from_slice(&rest[..at]);
+    let mut text = Cow::Borrowed(text);
+    for secret in sought(secrets) {
+        let mut clean = Vec::new();
+        let mut copied = 0;
+        for at in memmem::find_iter(&text, secret) {
+            clean.extend_from_slice(&text[copied..at]);
             clean.extend_from_slice(REMOVED);
-            rest = &rest[at + secret.len()..];
+            copied = at + secret.len();
         }
-        clean.extend_from_slice(rest);
-        text = clean;
+        if copied > 0 {
+            clean.extend_from_slice(&text[copied..]);
+            text = Cow::Owned(clean);
+        }
     }
     text
+}
+
+/// Those that are long enough to be secrets: taking a placeholder such as `test` out of every text
+/// would spoil the text and hide nothing.
+fn sought(secrets: &BTreeMap<String, Secret>) -> impl Iterator<Item = &[u8]> {
+    secrets.values().map(|secret| secret.reveal().as_bytes()).filter(|secret| secret.len() >= SOUGHT_BYTES_MIN)
 }
 
 #[cfg(test)]
@@ -115,9 +126,17 @@ mod tests {
     #[test]
     fn a_secret_is_taken_out_wherever_it_stands() {
         assert_eq!(
-            scrub(b"sk-canary is sk-canarysk-canary!", &secrets()),
-            b"[removed] is [removed][removed]!"
+            *scrub(b"sk-canary is sk-canarysk-canary!", &secrets()),
+            *b"[removed] is [removed][removed]!"
         );
-        assert_eq!(scrub(b"sk-canar", &secrets()), b"sk-canar");
+        assert_eq!(*scrub(b"sk-canar", &secrets()), *b"sk-canar");
+        assert!(repeats(b"a sk-canary!", &secrets()) && !repeats(b"sk-canar", &secrets()));
+    }
+
+    #[test]
+    fn a_placeholder_is_no_secret() {
+        let secrets = BTreeMap::from([("api-key".into(), Secret::new("test").unwrap())]);
+        assert_eq!(*scrub(b"the latest test", &secrets), *b"the latest test");
+        assert!(!repeats(b"test", &secrets));
     }
 }

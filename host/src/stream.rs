@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, unfold};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use sluice_core::breaker::Weight;
 use sluice_core::stats::{InFlight, TargetStats};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use crate::fault::{FaultKind, Timer};
@@ -26,11 +27,25 @@ pub(crate) enum Body {
     Full(Option<Bytes>),
     /// An adapter's own answer, piece by piece.
     Pieces(std::vec::IntoIter<Vec<u8>>),
-    /// Read as far as the client takes it: what it does not take, stays with the vendor.
-    Stream(BoxStream<'static, Result<Bytes, BodyError>>),
+    Stream(Stream),
 }
 
-/// A vendor's answer on its way to the client. Dropped, it closes the vendor's connection.
+/// A relay's end that the client reads.
+pub(crate) struct Stream {
+    pieces: mpsc::Receiver<Piece>,
+    held: VecDeque<Bytes>,
+    ended: bool,
+}
+
+/// What a relay says.
+enum Piece {
+    Data(VecDeque<Bytes>),
+    End,
+    Broken(BodyError),
+}
+
+/// A vendor's answer on its way to the client, in a task of its own: its timers run whether or not
+/// the client reads. It reads one batch ahead; what the client does not take, stays with the vendor.
 pub(crate) struct Relay {
     pub(crate) frames: Frames,
     /// What has been read and not been sent.
@@ -38,6 +53,7 @@ pub(crate) struct Relay {
     pub(crate) ended: Option<End>,
     pub(crate) idle: Duration,
     pub(crate) deadline: (Instant, Timer),
+    pub(crate) stalled_reader: Duration,
     pub(crate) attempt: Underway,
 }
 
@@ -62,8 +78,12 @@ impl Body {
         Body::Pieces(pieces.into_iter())
     }
 
-    pub(crate) fn relay(relay: Relay) -> Body {
-        Body::Stream(Box::pin(unfold(relay, async |mut relay| relay.next().await.map(|item| (item, relay)))))
+    /// A client that drops it closes the vendor's connection.
+    pub(crate) fn relay(mut relay: Relay) -> Body {
+        let (client, pieces) = mpsc::channel(1);
+        let held = std::mem::take(&mut relay.held);
+        tokio::spawn(relay.run(client));
+        Body::Stream(Stream { pieces, held, ended: false })
     }
 }
 
@@ -78,10 +98,7 @@ impl HttpBody for Body {
         match self.get_mut() {
             Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Body::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece.into())))),
-            Body::Stream(stream) => {
-                let item = std::task::ready!(stream.as_mut().poll_next(context));
-                Poll::Ready(item.map(|item| item.map(Frame::data)))
-            }
+            Body::Stream(stream) => stream.poll_next(context).map(|item| item.map(|item| item.map(Frame::data))),
         }
     }
 
@@ -104,41 +121,103 @@ impl HttpBody for Body {
     }
 }
 
-impl Relay {
-    /// The next bytes; after the last ones the end is told.
-    async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+impl Stream {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             if let Some(bytes) = self.held.pop_front() {
-                return Some(Ok(bytes));
+                return Poll::Ready(Some(Ok(bytes)));
             }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let piece = ready!(self.pieces.poll_recv(context));
+            self.ended = !matches!(piece, Some(Piece::Data(_)));
+            match piece {
+                Some(Piece::Data(bytes)) => self.held = bytes,
+                Some(Piece::End) => {}
+                Some(Piece::Broken(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(Some(Err("the answer was given up".into()))),
+            }
+        }
+    }
+}
+
+impl Relay {
+    async fn run(mut self, client: mpsc::Sender<Piece>) {
+        let complete = tokio::select! {
+            complete = self.pass(&client) => complete,
+            () = client.closed() => false,
+        };
+        drop(client);
+        let Relay { frames, attempt, .. } = self;
+        // Its end is told, and the target counts as free, before the vendor's manners are waited for.
+        drop(attempt);
+        if complete {
+            frames.read_out().await;
+        }
+    }
+
+    /// Passes all there is; whether the last event has come.
+    async fn pass(&mut self, client: &mpsc::Sender<Piece>) -> bool {
+        let (at, timer) = self.deadline;
+        loop {
             match self.ended.take() {
-                None if self.attempt.told => return None,
                 None => {}
                 Some(End::Complete) => {
                     self.attempt.good();
-                    return None;
+                    return self.send(client, Piece::End, at).await;
                 }
-                Some(End::Fault(fault)) => return Some(self.broke(&fault)),
+                Some(End::Fault(fault)) => {
+                    self.broke(client, &fault).await;
+                    return false;
+                }
             }
-            let (at, timer) = self.deadline;
             let idle = Instant::now() + self.idle;
             let taken = if idle < at {
                 self.frames.read(idle, Timer::Idle).await
             } else {
                 self.frames.read(at, timer).await
             };
-            self.held = taken.bytes;
             self.ended = taken.end;
+            if !taken.bytes.is_empty() && !self.send(client, Piece::Data(taken.bytes), at).await {
+                return false;
+            }
+        }
+    }
+
+    /// Waits for the client to take the piece before; false where it is not waited for any longer.
+    async fn send(&self, client: &mpsc::Sender<Piece>, piece: Piece, until: Instant) -> bool {
+        let piece = match client.try_send(piece) {
+            Ok(()) => return true,
+            Err(TrySendError::Closed(_)) => return false,
+            Err(TrySendError::Full(piece)) => piece,
+        };
+        let stalled = Instant::now() + self.stalled_reader;
+        match tokio::time::timeout_at(stalled.min(until), client.send(piece)).await {
+            Ok(sent) => sent.is_ok(),
+            Err(_elapsed) => {
+                let within = self.stalled_reader;
+                tracing::info!(
+                    ?within,
+                    "a client takes nothing (server.timeouts.stalled_reader), or not all in time"
+                );
+                false
+            }
         }
     }
 
     /// A client that has had content gets no other answer: it is told in the stream, or, where the
     /// stream stands in the middle of something, by the end of the connection.
-    fn broke(&mut self, fault: &FaultKind) -> Result<Bytes, BodyError> {
+    async fn broke(&mut self, client: &mpsc::Sender<Piece>, fault: &FaultKind) {
         self.attempt.failed(fault);
-        match self.frames.takes_an_event() {
-            true => Ok(refusal::error_event(&self.attempt.pass.lane().upstream, fault)),
-            false => Err(fault.code().into()),
+        let last = match self.frames.takes_an_event() {
+            true => Piece::Data([refusal::error_event(&self.attempt.pass.lane().upstream, fault)].into()),
+            false => Piece::Broken(fault.code().into()),
+        };
+        // It may be the deadline that is over.
+        let until = Instant::now() + self.stalled_reader;
+        if self.send(client, last, until).await {
+            self.send(client, Piece::End, until).await;
         }
     }
 }
@@ -153,6 +232,7 @@ impl Underway {
         let took = self.sent.elapsed();
         if self.first.replace(took).is_none() {
             self.pass.lane().measures.first_content(took);
+            self.pass.begun();
         }
     }
 

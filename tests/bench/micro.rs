@@ -115,7 +115,8 @@ fn pushes(runtime: &Runtime) -> Candidates {
     let mut candidates = Vec::new();
     for (name, frames) in [("warm push: 1 frame", 1), ("warm push: 16 frames", 16)] {
         let frames = vec![FRAME.as_bytes().to_vec(); frames];
-        let mut mapper = adapter.mapper(&context)?.ok_or("too many decoders are open")?;
+        let place = adapter.place().ok_or("too many decoders are open")?;
+        let mut mapper = adapter.mapper(&context, place)?;
         if mapper.push(&frames)?.wire.is_empty() {
             return Err("the mapper made nothing of a frame".into());
         }

@@ -13,7 +13,7 @@ use crate::bindings::adapter::ProviderAdapter;
 use crate::bindings::wire;
 use crate::bounds::{CallClass, MAPPERS_MAX};
 use crate::counters::Function;
-use crate::fault::{CallError, Fault, shorten};
+use crate::fault::{CallError, shorten};
 use crate::plugin::Plugin;
 use crate::state::State;
 
@@ -78,22 +78,26 @@ pub struct Mapper {
     _place: Place,
 }
 
-/// One of the places for instances that live as long as a stream.
-struct Place(Arc<AtomicUsize>);
+/// One of the places for instances that live as long as a stream; free again when dropped.
+pub struct Place(Arc<AtomicUsize>);
 
 impl Adapter {
-    /// Opens a decoder for one streamed answer; none where too many are open.
+    /// A place for a decoder, to be taken before the vendor is asked; none where too many are open.
+    pub fn place(&self) -> Option<Place> {
+        Place::take(self.runtime().mappers())
+    }
+
+    /// Opens a decoder for one streamed answer.
     ///
     /// # Errors
     ///
     /// The plugin's fault, counted.
-    pub fn mapper(&self, context: &AnswerContext) -> Result<Option<Mapper>, CallError> {
-        let Some(place) = Place::take(self.runtime().mappers()) else { return Ok(None) };
+    pub fn mapper(&self, context: &AnswerContext, place: Place) -> Result<Mapper, CallError> {
         let (mut store, world) = self.world(CallClass::Push)?;
         let opened = world.sluice_plugin_adapter().mapper().call_constructor(&mut store, &context.into());
         let mapper = opened.map_err(|error| self.fault_of(&error, &store))?;
         let plugin = Arc::clone(self.shared_plugin());
-        Ok(Some(Mapper { plugin, store, world, mapper, _place: place }))
+        Ok(Mapper { plugin, store, world, mapper, _place: place })
     }
 
     /// Maps an answer that is not a stream, in a fresh instance.
@@ -175,11 +179,6 @@ impl Mapper {
         self.plugin.counters().called(Function::Push, started.elapsed());
         let mapped = mapped.map_err(|error| self.plugin.trapped(&error, self.store.data()))?;
         mapped.map(Mapped::from).map_err(|error| self.plugin.refused(error.into()))
-    }
-
-    /// Counts a breach that only the host could see.
-    pub fn breach(&self, fault: Fault, text: String) -> CallError {
-        self.plugin.breach(fault, text)
     }
 }
 

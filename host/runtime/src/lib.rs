@@ -42,7 +42,7 @@ mod watcher;
 
 pub use adapter::{Adapter, Decision, Planned};
 pub use admission::AdmissionError;
-pub use answering::{AnswerContext, Mapped, Mapper, Phase, VendorAnswer, Verdict};
+pub use answering::{AnswerContext, Mapped, Mapper, Phase, Place, VendorAnswer, Verdict};
 pub use bounds::{CallClass, MEMORY_BYTES_MAX};
 pub use counters::{CallStats, Counters, Function};
 pub use engine::{Pace, Runtime, RuntimeError};
@@ -60,6 +60,7 @@ pub use rest::{Changes, REST, Settling};
 pub use seal::{STAMP_NAME, seal, unsealed};
 pub use shelf::Kept;
 pub use transition::{Event, Transition, Transitions};
+pub use sluice_core::probation::Outcome;
 pub use watched::{Books, Decided, Versioned, Watched};
 pub use watcher::Watcher;
 

@@ -55,10 +55,10 @@ pub struct Books {
     decided: Box<dyn Fn() + Send + Sync>,
 }
 
-/// A decision and who made it.
-pub struct Decided<R> {
+/// A decision and the version that made it.
+pub struct Decided<T, R> {
     pub decision: R,
-    pub by: Arc<Plugin>,
+    pub by: Arc<T>,
 }
 
 const OPEN: u8 = 0;
@@ -91,14 +91,8 @@ impl<T: Versioned> Watched<T> {
     /// # Errors
     ///
     /// What the version that had the last word says.
-    pub fn decide<R>(&self, decide: impl Fn(&T) -> Result<R, CallError>) -> Result<Decided<R>, CallError> {
-        let decided_by = |version: &Arc<T>| match decide(version) {
-            Ok(decision) => Ok(Decided { decision, by: Arc::clone(version.plugin()) }),
-            Err(error) => {
-                version.plugin().counters().turned_out(false);
-                Err(error)
-            }
-        };
+    pub fn decide<R>(&self, decide: impl Fn(&T) -> Result<R, CallError>) -> Result<Decided<T, R>, CallError> {
+        let decided_by = |version: &Arc<T>| decided_by(version, &decide);
         let Some((books, before)) = &self.before else { return decided_by(&self.current) };
         match books.standing.load(Ordering::Acquire) {
             PASSED => return decided_by(&self.current),
@@ -130,14 +124,40 @@ impl<T: Versioned> Watched<T> {
         }
     }
 
-    /// Counts how a decision turned out that this plugin had made; once for each. One that was an
+    /// The same by the version that was replaced, where it may come back: the new one broke down
+    /// over what followed from its decision.
+    ///
+    /// # Errors
+    ///
+    /// What that version says.
+    pub fn decide_as_before<R>(
+        &self,
+        decide: impl Fn(&T) -> Result<R, CallError>,
+    ) -> Result<Decided<T, R>, CallError> {
+        decided_by(self.before().unwrap_or(&self.current), decide)
+    }
+
+    /// Counts how a decision turned out that this version had made; once for each. One that was an
     /// error to begin with has been counted.
-    pub fn turned_out(&self, by: &Arc<Plugin>, good: bool) {
-        by.counters().turned_out(good);
+    pub fn turned_out(&self, by: &Arc<T>, outcome: Outcome) {
+        by.plugin().counters().turned_out(outcome == Outcome::Good);
         if let Some((books, _)) = &self.before
-            && Arc::ptr_eq(by, self.current.plugin())
+            && Arc::ptr_eq(by.plugin(), self.current.plugin())
         {
-            books.called(if good { Outcome::Good } else { Outcome::Error });
+            books.called(outcome);
+        }
+    }
+}
+
+fn decided_by<T: Versioned, R>(
+    version: &Arc<T>,
+    decide: impl Fn(&T) -> Result<R, CallError>,
+) -> Result<Decided<T, R>, CallError> {
+    match decide(version) {
+        Ok(decision) => Ok(Decided { decision, by: Arc::clone(version) }),
+        Err(error) => {
+            version.plugin().counters().turned_out(false);
+            Err(error)
         }
     }
 }

@@ -138,9 +138,9 @@ impl<'a> Assembly<'a> {
         let target = |target: &config::Target| {
             let upstream = Arc::clone(upstreams.get(&target.upstream.value)?);
             let lane = match &target.model {
-                config::TargetModel::Named(name) => Some(upstream.lanes.lane(name)),
+                config::TargetModel::Named(name) => Some(upstream.lanes.lane(name, name)),
                 config::TargetModel::AsAsked if model.name.stars() == 0 => {
-                    Some(upstream.lanes.lane(model.name.as_str()))
+                    Some(upstream.lanes.lane(model.name.as_str(), model.name.as_str()))
                 }
                 config::TargetModel::AsAsked | config::TargetModel::Star => None,
             };
