@@ -248,7 +248,12 @@ impl Reading<'_> {
         Ok(answer)
     }
 
-    fn frames(&self, body: Incoming, mut planner: Planner, place: Option<Place>) -> Result<Frames, FaultKind> {
+    fn frames(
+        &self,
+        body: Incoming,
+        mut planner: Planner,
+        place: Option<Place>,
+    ) -> Result<Frames, FaultKind> {
         let upstream = Arc::clone(self.upstream);
         match self.plan.response {
             ResponsePlan::SameWire => Ok(Frames::same_wire(body, upstream, self.call.choices)),

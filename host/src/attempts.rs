@@ -197,10 +197,7 @@ impl Attempts<'_> {
             ResponsePlan::Mapped | ResponsePlan::SameWire => None,
         };
         // Secrets last.
-        let request = match outbound_request(prepared, target, outbound) {
-            Ok(request) => request,
-            Err(kind) => return Err((kind.into(), underway)),
-        };
+        let request = || outbound_request(prepared, target, &outbound);
         let sent = Instant::now();
         let total = (sent + upstream.timers.total, Timer::Total);
         let deadline = if self.deadline < total.0 { (self.deadline, Timer::Deadline) } else { total };
@@ -238,9 +235,9 @@ impl LastWord {
 fn outbound_request(
     prepared: &Prepared,
     target: &Target,
-    body: Bytes,
+    body: &Bytes,
 ) -> Result<Request<Full<Bytes>>, FaultKind> {
-    let mut request = Request::new(Full::new(body));
+    let mut request = Request::new(Full::new(body.clone()));
     *request.method_mut() = prepared.method.clone();
     *request.uri_mut() = prepared.uri.clone();
     *request.headers_mut() = prepared.headers.clone();

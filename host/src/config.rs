@@ -147,7 +147,6 @@ impl Config {
             ("server.listen", self.server.listen != running.server.listen),
             ("server.workers", self.server.workers != running.server.workers),
             ("server.data_dir", self.server.data_dir != running.server.data_dir),
-            ("server.timeouts", self.server.timers != running.server.timers),
             ("plugins.dir", self.plugins.dir != running.plugins.dir),
             ("plugins.file_events", self.plugins.file_events != running.plugins.file_events),
         ];

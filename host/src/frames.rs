@@ -17,7 +17,7 @@ use crate::planning::Planner;
 use crate::routes::Upstream;
 use crate::signer;
 
-/// After the last event, for the end of the vendor's message: the connection can be used again then.
+/// From the last event to the end of the vendor's message, with which the connection can be used again.
 const END_WITHIN: Duration = Duration::from_millis(100);
 
 /// A vendor's answer that is being read.
@@ -32,6 +32,8 @@ pub(crate) struct Frames {
     said: bool,
     /// Choices that the model has not ended yet.
     unfinished: usize,
+    /// The last event has come: for the end of the vendor's message.
+    end_by: Option<Instant>,
 }
 
 /// Who makes the client's bytes.
@@ -77,7 +79,7 @@ impl Frames {
 
     fn new(body: Incoming, upstream: Arc<Upstream>, decoder: Decoder) -> Frames {
         let splitter = Splitter::default();
-        Frames { body, splitter, decoder, upstream, begun: false, said: false, unfinished: 1 }
+        Frames { body, splitter, decoder, upstream, begun: false, said: false, unfinished: 1, end_by: None }
     }
 
     /// Whether an error event can follow what has gone to the client: it ended with a whole event.
@@ -87,6 +89,7 @@ impl Frames {
 
     /// What comes next, or the end; nothing comes after `deadline`.
     pub(crate) async fn read(&mut self, deadline: Instant, timer: Timer) -> Taken {
+        let deadline = self.end_by.map_or(deadline, |end_by| end_by.min(deadline));
         if Instant::now() >= deadline {
             return self.broken(FaultKind::Timeout(timer));
         }
@@ -103,12 +106,6 @@ impl Frames {
             }
             Ok(None) => self.close(),
         }
-    }
-
-    /// Reads to the end of the vendor's message, whose last event has come.
-    pub(crate) async fn read_out(mut self) {
-        let end = async { while self.body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
-        let _elapsed = tokio::time::timeout(END_WITHIN, end).await;
     }
 
     /// A vendor that falls silent or hangs up after all has been said has not failed.
@@ -130,6 +127,7 @@ impl Frames {
                 self.splitter.push(data);
                 self.pass(&mut taken);
             }
+            Decoder::Mapped(..) if self.end_by.is_some() => {}
             Decoder::Mapped(..) => {
                 self.splitter.push(data);
                 self.map(&mut taken);
@@ -141,7 +139,7 @@ impl Frames {
 
     /// Whole events pass as they came; what they say is looked at.
     fn pass(&mut self, taken: &mut Taken) {
-        while taken.end.is_none() {
+        loop {
             match self.splitter.next_event() {
                 Ok(None) => return,
                 Ok(Some(event)) => {
@@ -168,7 +166,7 @@ impl Frames {
 
     fn inspect(&mut self, event: &Event, taken: &mut Taken) -> Result<(), FaultKind> {
         let Some(data) = event.data() else { return Ok(()) };
-        let named_error = event.name().is_some_and(|name| *name == *b"error");
+        let named_error = event.name() == Some(b"error");
         if (self.said || taken.content) && !named_error && !Chunk::may_end(&data) {
             return Ok(());
         }
@@ -180,10 +178,7 @@ impl Frames {
                 taken.content = true;
                 self.unfinished = self.unfinished.saturating_sub(choices);
             }
-            Chunk::Done => {
-                self.unfinished = 0;
-                taken.end = Some(End::Complete);
-            }
+            Chunk::Done => self.done(),
             Chunk::Error(inside) => return Err(self.inside(inside.class, &inside.message)),
             Chunk::Malformed => return Err(FaultKind::Malformed),
         }
@@ -219,16 +214,21 @@ impl Frames {
                 if !mapped.wire.is_empty() {
                     taken.bytes.push_back(mapped.wire.into());
                 }
-                if mapped.phase == Phase::Done {
-                    self.unfinished = 0;
-                    taken.end = Some(End::Complete);
-                }
                 if let Some(verdict) = mapped.fault {
                     taken.end = Some(End::Fault(self.inside(verdict.class, &verdict.message)));
+                }
+                if mapped.phase == Phase::Done {
+                    self.done();
                 }
             }
             Err(error) => taken.end = Some(End::Fault(by.failed(&error))),
         }
+    }
+
+    /// What comes now is the end of the message, or nothing that anybody wants.
+    fn done(&mut self) {
+        self.unfinished = 0;
+        self.end_by.get_or_insert_with(|| Instant::now() + END_WITHIN);
     }
 
     fn inside(&self, class: sluice_core::fault::FaultClass, message: &str) -> FaultKind {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, Limited};
@@ -16,7 +16,7 @@ use sluice_core::ranking::{self, Candidate, NO_CAP, NO_PRICE, View};
 use sluice_runtime::{Decided, Outcome, Plugin, Versioned};
 
 use crate::attempts::{Answered, Attempts, Free};
-use crate::call::{Call, SharedCall};
+use crate::call::Call;
 use crate::config::ClientTimers;
 use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::refusal::Refusal;
@@ -165,8 +165,9 @@ impl Gateway {
         if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(Refusal::BodyEncoded);
         }
+        // Who asks first need not send it all. Who does not, reads the refusal only after sending.
         let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if declared.is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
+        if headers.contains_key(EXPECT) && declared.is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
             return Err(Refusal::BodyTooLarge { bytes_max: BODY_BYTES_MAX });
         }
         let within = self.client_timers().upload;

@@ -89,7 +89,8 @@ impl Lanes {
             let now = Instant::now();
             lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || lane.remembers(now));
         }
-        let (model, configured) = if lanes.len() < LANES_MAX { (model, configured) } else { (OTHERS, OTHERS) };
+        let (model, configured) =
+            if lanes.len() < LANES_MAX { (model, configured) } else { (OTHERS, OTHERS) };
         let make = || {
             let limits = *lock(&self.limits);
             Arc::new(Lane::new(&self.upstream, model, configured, limits, &self.measures))

@@ -7,6 +7,7 @@ mod attempts;
 mod call;
 mod cli;
 mod config;
+mod connector;
 mod drain;
 mod fault;
 mod frames;

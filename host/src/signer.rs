@@ -88,7 +88,10 @@ pub(crate) fn scrub<'t>(text: &'t [u8], secrets: &BTreeMap<String, Secret>) -> C
 /// Those that are long enough to be secrets: taking a placeholder such as `test` out of every text
 /// would spoil the text and hide nothing.
 fn sought(secrets: &BTreeMap<String, Secret>) -> impl Iterator<Item = &[u8]> {
-    secrets.values().map(|secret| secret.reveal().as_bytes()).filter(|secret| secret.len() >= SOUGHT_BYTES_MIN)
+    secrets
+        .values()
+        .map(|secret| secret.reveal().as_bytes())
+        .filter(|secret| secret.len() >= SOUGHT_BYTES_MIN)
 }
 
 #[cfg(test)]

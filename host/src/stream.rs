@@ -98,7 +98,9 @@ impl HttpBody for Body {
         match self.get_mut() {
             Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Body::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece.into())))),
-            Body::Stream(stream) => stream.poll_next(context).map(|item| item.map(|item| item.map(Frame::data))),
+            Body::Stream(stream) => {
+                stream.poll_next(context).map(|item| item.map(|item| item.map(Frame::data)))
+            }
         }
     }
 
@@ -144,33 +146,24 @@ impl Stream {
 
 impl Relay {
     async fn run(mut self, client: mpsc::Sender<Piece>) {
-        let complete = tokio::select! {
-            complete = self.pass(&client) => complete,
-            () = client.closed() => false,
-        };
-        drop(client);
-        let Relay { frames, attempt, .. } = self;
-        // Its end is told, and the target counts as free, before the vendor's manners are waited for.
-        drop(attempt);
-        if complete {
-            frames.read_out().await;
+        tokio::select! {
+            () = self.pass(&client) => {}
+            // Dropped here, it closes the vendor's connection.
+            () = client.closed() => {}
         }
     }
 
-    /// Passes all there is; whether the last event has come.
-    async fn pass(&mut self, client: &mpsc::Sender<Piece>) -> bool {
+    async fn pass(&mut self, client: &mpsc::Sender<Piece>) {
         let (at, timer) = self.deadline;
         loop {
             match self.ended.take() {
                 None => {}
                 Some(End::Complete) => {
                     self.attempt.good();
-                    return self.send(client, Piece::End, at).await;
+                    self.send(client, Piece::End, at).await;
+                    return;
                 }
-                Some(End::Fault(fault)) => {
-                    self.broke(client, &fault).await;
-                    return false;
-                }
+                Some(End::Fault(fault)) => return self.broke(client, &fault).await,
             }
             let idle = Instant::now() + self.idle;
             let taken = if idle < at {
@@ -180,13 +173,13 @@ impl Relay {
             };
             self.ended = taken.end;
             if !taken.bytes.is_empty() && !self.send(client, Piece::Data(taken.bytes), at).await {
-                return false;
+                return;
             }
         }
     }
 
     /// Waits for the client to take the piece before; false where it is not waited for any longer.
-    async fn send(&self, client: &mpsc::Sender<Piece>, piece: Piece, until: Instant) -> bool {
+    async fn send(&mut self, client: &mpsc::Sender<Piece>, piece: Piece, until: Instant) -> bool {
         let piece = match client.try_send(piece) {
             Ok(()) => return true,
             Err(TrySendError::Closed(_)) => return false,

@@ -5,27 +5,32 @@
 //! redirects to switch off, and read no proxy from the environment.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::{self, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::connector::{Connector, NotInTime, Way};
 use crate::fault::{FaultKind, Timer};
 
 /// Connections that rest longer are closed.
 const IDLE_MAX: Duration = Duration::from_secs(90);
+
+/// Between two signs of life on an HTTP/2 connection with a call on it, and for the answer to one:
+/// a connection that died without a word is replaced then.
+const HTTP2_PING_EVERY: Duration = Duration::from_secs(15);
+const HTTP2_PING_WITHIN: Duration = Duration::from_secs(10);
+
+/// Connections that turn out to be closed, for one call: a vendor that restarts closes them all.
+const STALE_MAX: u32 = 3;
 
 /// Bytes of an answer's head at most.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -38,18 +43,6 @@ pub(crate) struct Clients {
 
 /// Sends requests that are complete.
 pub(crate) struct Client(legacy::Client<Connector, Full<Bytes>>);
-
-/// Connects, TLS included, within a time.
-#[derive(Clone)]
-struct Connector {
-    inner: HttpsConnector<HttpConnector>,
-    within: Duration,
-}
-
-/// The time was over.
-#[derive(Debug, thiserror::Error)]
-#[error("no connection in time")]
-struct NotInTime;
 
 impl Clients {
     /// # Errors
@@ -74,61 +67,59 @@ impl Clients {
 
 impl Client {
     fn new(tls: ClientConfig, within: Duration) -> Client {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        let inner = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(tcp);
         let client = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Connector { inner, within });
+            .http2_keep_alive_interval(HTTP2_PING_EVERY)
+            .http2_keep_alive_timeout(HTTP2_PING_WITHIN)
+            .build(Connector::new(tls, within));
         Client(client)
     }
 
-    /// Sends, and waits for the head of the answer until `deadline`.
+    /// Sends, and waits for the head of the answer until `deadline`. `request` makes the same request
+    /// each time.
+    ///
+    /// A vendor may close a connection that rested at the moment in which it is used again. That is
+    /// no failure of the vendor's: the request goes out once more on another one.
     ///
     /// # Errors
     ///
-    /// How the vendor failed: unreachable, silent, broken off, redirecting, or refusing the credential.
+    /// How the vendor failed: unreachable, silent, hung up, redirecting, or refusing the credential.
     pub(crate) async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        request: impl Fn() -> Result<Request<Full<Bytes>>, FaultKind>,
         deadline: Instant,
         timer: Timer,
     ) -> Result<Response<Incoming>, FaultKind> {
-        let response = match tokio::time::timeout_at(deadline, self.0.request(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(fault(&error)),
-            Err(_elapsed) => return Err(FaultKind::Timeout(timer)),
+        let mut stale = 0;
+        let response = loop {
+            let mut request = request()?;
+            let way = Way::new(capture_connection(&mut request));
+            match tokio::time::timeout_at(deadline, self.0.request(request)).await {
+                Ok(Ok(response)) => {
+                    way.serves();
+                    break response;
+                }
+                Ok(Err(error)) => {
+                    let fault = fault(&error);
+                    if fault != FaultKind::HungUp || !way.has_served() || stale == STALE_MAX {
+                        return Err(fault);
+                    }
+                    stale += 1;
+                }
+                Err(_elapsed) => {
+                    way.retire();
+                    return Err(FaultKind::Timeout(timer));
+                }
+            }
         };
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(FaultKind::Credential),
             status if status.is_redirection() || status.is_informational() => Err(FaultKind::Redirected),
             _ => Ok(response),
         }
-    }
-}
-
-impl tower_service::Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connecting, within) = (self.inner.call(uri), self.within);
-        Box::pin(async move {
-            tokio::time::timeout(within, connecting).await.unwrap_or_else(|_elapsed| Err(NotInTime.into()))
-        })
     }
 }
 
@@ -148,7 +139,7 @@ fn tls() -> Result<ClientConfig, rustls::Error> {
 
 /// The cause goes to the log here; none of these errors tells the address, which may carry a secret.
 fn fault(error: &legacy::Error) -> FaultKind {
-    let mut fault = if error.is_connect() { FaultKind::Unreachable } else { FaultKind::Broken };
+    let mut fault = if error.is_connect() { FaultKind::Unreachable } else { FaultKind::HungUp };
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -24,7 +24,12 @@ const ERROR_BYTES_MAX: usize = 1024 * 1024;
 const BODY_MAX: Duration = Duration::from_secs(5);
 
 /// What `reading`'s attempt has failed with.
-pub(crate) async fn read(reading: &Reading<'_>, head: &Parts, body: Incoming, planner: &mut Planner) -> Fault {
+pub(crate) async fn read(
+    reading: &Reading<'_>,
+    head: &Parts,
+    body: Incoming,
+    planner: &mut Planner,
+) -> Fault {
     if !was_understood(head.status) {
         planner.misplanned();
     }
@@ -50,7 +55,9 @@ pub(crate) async fn read(reading: &Reading<'_>, head: &Parts, body: Incoming, pl
     let retry_after = verdict.as_ref().and_then(|verdict| verdict.retry_after);
     let said = match reading.plan.response {
         ResponsePlan::SameWire => said,
-        ResponsePlan::Mapped => Some(in_openai_words(head.status, reading.passed_headers(&head.headers), verdict)),
+        ResponsePlan::Mapped => {
+            Some(in_openai_words(head.status, reading.passed_headers(&head.headers), verdict))
+        }
     };
     Fault {
         kind: FaultKind::Status { class, status },
@@ -92,8 +99,7 @@ fn in_openai_words(status: StatusCode, mut headers: HeaderMap, verdict: Option<V
         Some(_) | None if status == StatusCode::TOO_MANY_REQUESTS => "rate_limit_exceeded",
         Some(_) | None => "upstream_error",
     };
-    let message =
-        verdict.map_or_else(|| format!("the vendor answered {status}"), |verdict| verdict.message);
+    let message = verdict.map_or_else(|| format!("the vendor answered {status}"), |verdict| verdict.message);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let kind = match status {
         StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",

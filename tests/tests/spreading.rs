@@ -42,7 +42,7 @@ async fn round_robin_takes_them_in_turn() {
     assert_eq!(spread(&stage, "round-robin", 30).await, [10, 10, 10]);
     assert_eq!(stage.gateway.counters("round-robin").await.calls("rank"), 30);
     // One that has gone leaves its turns to both others.
-    stage.direct("b", json!({"faults": [{"kind": "reset", "at": "headers"}]}));
+    stage.direct("b", json!({"faults": [{"kind": "status", "status": 500}]}));
     stage.ask("round-robin", false).await;
     stage.ask("round-robin", false).await;
     stage.ask("round-robin", false).await;
@@ -64,7 +64,7 @@ async fn weighted_goes_by_the_weights() {
     assert!((330..=470).contains(&a), "{a} of {requests}");
     assert_eq!(stage.gateway.counters("weighted").await.calls("rank"), 600);
     for vendor in ["a", "b"] {
-        stage.direct(vendor, json!({"faults": [{"kind": "reset", "at": "headers"}]}));
+        stage.direct(vendor, json!({"faults": [{"kind": "status", "status": 500}]}));
     }
     // Both fail once, and their breakers leave only the third.
     assert_eq!(spread(&stage, "weighted", 1).await, [1, 1, 1]);

@@ -1,8 +1,10 @@
 //! Whether a target may be called: closed, open, or half-open with a few probes.
 //!
-//! Whoever calls takes a [`Ticket`] before and hands it back with how it went. A ticket belongs to
-//! the epoch in which it was taken: an answer that comes after the state has changed decides
-//! nothing. The pattern is Nygard's, from "Release It!".
+//! Whoever calls takes a [`Ticket`] before, may say when the answer begins, and hands it back with
+//! how it went. A ticket belongs to the epoch in which it was taken: an answer that comes after the
+//! state has changed decides nothing. But a probe whose answer has begun helps to close the breaker:
+//! where its epoch's probes did, its end counts in the closed state that followed. The pattern is
+//! Nygard's, from "Release It!".
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,7 @@ pub struct Limits {
     pub failures: u32,
     /// Until the first probe.
     pub open_for: Duration,
-    /// Probes in flight at most.
+    /// Probes in flight at most; one whose answer has begun is none any more.
     pub probes: u32,
 }
 
@@ -36,9 +38,21 @@ pub struct Breaker {
 
 #[derive(Debug)]
 enum State {
-    Closed(Recent),
-    Open { until: Instant, why: Why },
-    HalfOpen { in_flight: u32, successes: u32, why: Why },
+    Closed {
+        recent: Recent,
+        /// The half-open epoch whose probes closed it.
+        probed: Option<u64>,
+    },
+    Open {
+        until: Instant,
+        why: Why,
+    },
+    HalfOpen {
+        /// Probes whose answers have not begun.
+        in_flight: u32,
+        successes: u32,
+        why: Why,
+    },
 }
 
 /// The last calls while closed.
@@ -75,6 +89,8 @@ pub enum Rule {
 #[must_use = "a probe that is never settled keeps its place"]
 pub struct Ticket {
     epoch: u64,
+    /// It was a probe, counts as a success, and holds no place any more.
+    begun: bool,
 }
 
 /// What a call's end says about the target.
@@ -110,7 +126,7 @@ pub enum Standing {
 impl Breaker {
     /// Closed.
     pub fn new(limits: Limits) -> Breaker {
-        Breaker { limits, state: State::Closed(Recent::default()), epoch: 0 }
+        Breaker { limits, state: State::closed(None), epoch: 0 }
     }
 
     /// Later calls go by these.
@@ -118,10 +134,15 @@ impl Breaker {
         self.limits = limits;
     }
 
+    /// Closed, and none of the last calls failed: nothing that a new one would not know.
+    pub fn is_spotless(&self) -> bool {
+        matches!(&self.state, State::Closed { recent, .. } if recent.failed == 0)
+    }
+
     /// Whether [`Breaker::ask`] would give a ticket.
     pub fn admits(&self, now: Instant) -> bool {
         match &self.state {
-            State::Closed(_) => true,
+            State::Closed { .. } => true,
             State::Open { until, .. } => now >= *until,
             State::HalfOpen { in_flight, .. } => *in_flight < self.limits.probes,
         }
@@ -135,52 +156,72 @@ impl Breaker {
             self.enter(State::HalfOpen { in_flight: 0, successes: 0, why });
         }
         match &mut self.state {
-            State::Closed(_) => {}
+            State::Closed { .. } => {}
             State::Open { .. } => return None,
             State::HalfOpen { in_flight, .. } if *in_flight < self.limits.probes => *in_flight += 1,
             State::HalfOpen { .. } => return None,
         }
-        Some(Ticket { epoch: self.epoch })
+        Some(Ticket { epoch: self.epoch, begun: false })
+    }
+
+    /// The answer's first content is there; a second time it changes nothing. Gives the new
+    /// standing where it has changed.
+    ///
+    /// A probe is a success from here on and frees its place: its stream may run for minutes, and
+    /// the target plainly serves. Half-open -> closed, with the last success that is needed.
+    pub fn begun(&mut self, ticket: &mut Ticket) -> Option<Standing> {
+        if ticket.epoch != self.epoch || ticket.begun {
+            return None;
+        }
+        match &mut self.state {
+            // No ticket has the epoch of an open breaker.
+            State::Closed { .. } | State::Open { .. } => return None,
+            State::HalfOpen { in_flight, successes, .. } => {
+                ticket.begun = true;
+                *in_flight = in_flight.saturating_sub(1);
+                *successes += 1;
+                if *successes < SUCCESSES_TO_CLOSE {
+                    return None;
+                }
+            }
+        }
+        self.enter(State::closed(Some(ticket.epoch)));
+        Some(self.standing())
     }
 
     /// How a call went; `code` names the failure. Gives the new standing where it has changed.
     ///
-    /// Closed -> open, half-open -> open or closed. A ticket of an earlier epoch changes nothing.
+    /// Closed -> open, half-open -> open or closed. A ticket of an earlier epoch changes nothing,
+    /// but for that of a probe that had begun and whose half-open epoch was closed by its probes.
     pub fn settle(
         &mut self,
-        ticket: Ticket,
+        mut ticket: Ticket,
         weight: Weight,
         code: &'static str,
         now: Instant,
     ) -> Option<Standing> {
-        if ticket.epoch != self.epoch {
+        if !self.heeds(&ticket) {
             return None;
         }
-        let limits = self.limits;
+        let until = now + self.limits.open_for;
         let next = match &mut self.state {
-            State::Closed(recent) => {
-                let rule = recent.note(weight, limits.failures)?;
-                State::Open { until: now + limits.open_for, why: Why { rule, last: code } }
+            State::Closed { recent, .. } => {
+                let rule = recent.note(weight, self.limits.failures)?;
+                State::Open { until, why: Why { rule, last: code } }
             }
             // No ticket has the epoch of an open breaker.
             State::Open { .. } => return None,
-            State::HalfOpen { in_flight, successes, .. } => {
-                *in_flight = in_flight.saturating_sub(1);
-                match weight {
-                    Weight::Neither => return None,
-                    Weight::Good => {
-                        *successes += 1;
-                        if *successes < SUCCESSES_TO_CLOSE {
-                            return None;
-                        }
-                        State::Closed(Recent::default())
+            State::HalfOpen { in_flight, .. } => match weight {
+                Weight::Neither => {
+                    if !ticket.begun {
+                        *in_flight = in_flight.saturating_sub(1);
                     }
-                    Weight::Bad => State::Open {
-                        until: now + limits.open_for,
-                        why: Why { rule: Rule::Probe, last: code },
-                    },
+                    return None;
                 }
-            }
+                // Counts once: now, unless it did when it began.
+                Weight::Good => return self.begun(&mut ticket),
+                Weight::Bad => State::Open { until, why: Why { rule: Rule::Probe, last: code } },
+            },
         };
         self.enter(next);
         Some(self.standing())
@@ -188,21 +229,36 @@ impl Breaker {
 
     /// Closes it, whatever it was.
     pub fn reset(&mut self) {
-        self.enter(State::Closed(Recent::default()));
+        self.enter(State::closed(None));
     }
 
     /// What it is now.
     pub fn standing(&self) -> Standing {
         match self.state {
-            State::Closed(_) => Standing::Closed,
+            State::Closed { .. } => Standing::Closed,
             State::Open { until, why } => Standing::Open { until, why },
             State::HalfOpen { why, .. } => Standing::HalfOpen { why },
         }
     }
 
+    /// Whether the end of this ticket's call says anything about the state as it is.
+    fn heeds(&self, ticket: &Ticket) -> bool {
+        let closed_by_its_kind = match self.state {
+            State::Closed { probed, .. } => ticket.begun && probed == Some(ticket.epoch),
+            State::Open { .. } | State::HalfOpen { .. } => false,
+        };
+        ticket.epoch == self.epoch || closed_by_its_kind
+    }
+
     fn enter(&mut self, state: State) {
         self.state = state;
         self.epoch += 1;
+    }
+}
+
+impl State {
+    fn closed(probed: Option<u64>) -> State {
+        State::Closed { recent: Recent::default(), probed }
     }
 }
 

@@ -13,15 +13,21 @@ pub const DONE: &[u8] = b"[DONE]";
 /// Characters of a vendor's message that are kept.
 const MESSAGE_CHARS_MAX: usize = 1000;
 
+/// Stands for the message of a vendor that sends none.
+const NO_MESSAGE: &str = "an error without a message";
+
 /// One event of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chunk {
-    /// Nothing that a client would miss: a role, a usage, an empty delta.
+    /// Nothing that a client would miss: a role, a usage, an empty delta, no data at all.
     Prelude,
     /// Text, a tool call, a refusal or reasoning.
     Content,
-    /// The model has stopped.
-    Finish,
+    /// The model has stopped, in so many of the choices asked for.
+    Finish {
+        /// Choices that finish in this event; one at least.
+        choices: usize,
+    },
     /// `[DONE]`.
     Done,
     /// The vendor failed, under a 200.
@@ -88,8 +94,10 @@ struct Delta<'t> {
 impl Chunk {
     /// Reads an event's data.
     pub fn read(data: &[u8]) -> Chunk {
-        if data.trim_ascii() == DONE {
-            return Chunk::Done;
+        match data.trim_ascii() {
+            [] => return Chunk::Prelude,
+            DONE => return Chunk::Done,
+            _ => {}
         }
         let Ok(wire) = serde_json::from_slice::<Wire<'_>>(data) else { return Chunk::Malformed };
         if let Some(error) = wire.error.filter(|error| says_something(error)) {
@@ -97,21 +105,52 @@ impl Chunk {
         }
         let choices = wire.choices.unwrap_or_default();
         let said = |choice: &Choice<'_>| choice.delta.as_ref().is_some_and(Delta::says_something);
-        if choices.iter().any(|choice| choice.finish_reason.is_some_and(says_something)) {
-            Chunk::Finish
-        } else if choices.iter().any(said) {
-            Chunk::Content
-        } else {
-            Chunk::Prelude
+        let ends = |choice: &&Choice<'_>| choice.finish_reason.is_some_and(says_something);
+        match choices.iter().filter(ends).count() {
+            0 if choices.iter().any(said) => Chunk::Content,
+            0 => Chunk::Prelude,
+            ended => Chunk::Finish { choices: ended },
         }
     }
 
-    /// Whether [`Chunk::read`] could give anything but [`Chunk::Prelude`] or [`Chunk::Content`], or
-    /// the event is not even the beginning of an object: a look that costs less than reading.
+    /// Reads the data of an event that is named `error`, in which vendors put an error's members at
+    /// the top or under `error`, or plain text.
+    pub fn named_error(data: &[u8]) -> Chunk {
+        let text = String::from_utf8_lossy(data.trim_ascii());
+        let value = match serde_json::from_str(&text) {
+            Ok(value @ (Value::Object(_) | Value::String(_))) => value,
+            Ok(_) | Err(_) => Value::String(text.into_owned()),
+        };
+        let under = value.get("error").filter(|error| match error {
+            Value::Object(members) => !members.is_empty(),
+            Value::String(text) => !text.is_empty(),
+            // `"error": true` beside the members.
+            _ => false,
+        });
+        Chunk::Error(Inside::of(under.unwrap_or(&value)))
+    }
+
+    /// Whether [`Chunk::read`] could give anything but [`Chunk::Prelude`] or [`Chunk::Content`]: a
+    /// look that costs less than reading.
+    ///
+    /// Goes by the names as vendors write them, without escapes. What is malformed between the
+    /// braces of an object is not noticed.
     pub fn may_end(data: &[u8]) -> bool {
         let finds = |needle: &[u8]| memchr::memmem::find(data, needle).is_some();
-        data.first() != Some(&b'{') || data.last() != Some(&b'}') || finds(b"\"error\"") || finishes(data)
+        match (data.first(), data.last()) {
+            (Some(b'{'), Some(b'}')) => finds(b"\"error\"") || finishes(data),
+            _ => !data.trim_ascii().is_empty(),
+        }
     }
+}
+
+/// Whether a text can only be a JSON object, if it is JSON: by its first byte alone.
+///
+/// White space and a byte order mark before it do not count.
+pub fn begins_as_object(text: &[u8]) -> bool {
+    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+    let first = text.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+    first == Some(&b'{')
 }
 
 /// Whether `finish_reason` is there with another value than `null`.
@@ -165,7 +204,10 @@ fn says_something(value: &RawValue) -> bool {
 
 impl Inside {
     fn read(error: &RawValue) -> Inside {
-        let error: Value = serde_json::from_str(error.get()).unwrap_or_default();
+        Inside::of(&serde_json::from_str(error.get()).unwrap_or_default())
+    }
+
+    fn of(error: &Value) -> Inside {
         let text = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default();
         let status = ["code", "status"].iter().find_map(|key| {
             let value = error.get(*key)?;
@@ -185,13 +227,15 @@ impl Inside {
             None => FaultClass::Provider,
         };
         let message = error.get("message").and_then(Value::as_str).or(error.as_str());
-        let message = message.unwrap_or("an error without a message");
+        let message = message.filter(|text| !text.is_empty()).unwrap_or(NO_MESSAGE);
         Inside { class, message: message.chars().take(MESSAGE_CHARS_MAX).collect() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn error(class: FaultClass, message: &str) -> Chunk {
@@ -209,15 +253,26 @@ mod tests {
                 r#"{"choices":[{"delta":{"role":"assistant","content":null,"tool_calls":[]}}]}"#,
                 Chunk::Prelude,
             ),
+            ("", Chunk::Prelude),
+            (" \t\n", Chunk::Prelude),
+            ("{}", Chunk::Prelude),
             (r#"{"choices":[],"usage":{"total_tokens":3}}"#, Chunk::Prelude),
             (r#"{"error":null,"choices":[{"delta":{"content":" "}}]}"#, Chunk::Content),
             (r#"{"choices":[{"delta":{}},{"delta":{"refusal":"no"}}]}"#, Chunk::Content),
             (r#"{"choices":[{"delta":{"reasoning_content":"so"}}]}"#, Chunk::Content),
             (r#"{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#, Chunk::Content),
-            (r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#, Chunk::Finish),
+            (
+                r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#,
+                Chunk::Finish { choices: 1 },
+            ),
+            (
+                r#"{"choices":[{"finish_reason":"stop"},{"delta":{"content":"x"},"finish_reason":null},{"finish_reason":"length"}]}"#,
+                Chunk::Finish { choices: 2 },
+            ),
+            (r#"{"choices":[{"delta":{"content":"x"},"finish_reason":""}]}"#, Chunk::Content),
             (" [DONE] ", Chunk::Done),
             ("{\"choices\":[", Chunk::Malformed),
-            ("", Chunk::Malformed),
+            ("x", Chunk::Malformed),
             ("[]", Chunk::Malformed),
         ] {
             assert_eq!(Chunk::read(data.as_bytes()), chunk, "{data}");
@@ -233,9 +288,42 @@ mod tests {
             (r#"{"error":{"message":"m","code":"401"}}"#, error(FaultClass::Credential, "m")),
             (r#"{"error":{"message":"m","type":"server_error"}}"#, error(FaultClass::Provider, "m")),
             (r#"{"error":"m"}"#, error(FaultClass::Provider, "m")),
+            (r#"{"error":{"message":""}}"#, error(FaultClass::Provider, NO_MESSAGE)),
         ] {
             assert_eq!(Chunk::read(data.as_bytes()), chunk, "{data}");
+            assert_eq!(Chunk::named_error(data.as_bytes()), chunk, "{data}");
         }
+    }
+
+    #[test]
+    fn an_event_named_error_is_one_whatever_it_holds() {
+        for (data, chunk) in [
+            (r#"{"message":"m","code":429}"#, error(FaultClass::Throttled, "m")),
+            (r#" {"type":"authentication_error","message":"m"} "#, error(FaultClass::Credential, "m")),
+            (
+                r#"{"type":"error","error":{"type":"rate_limit_error","message":"m"}}"#,
+                error(FaultClass::Throttled, "m"),
+            ),
+            (r#"{"error":null,"message":"m"}"#, error(FaultClass::Provider, "m")),
+            (r#"{"error":{},"message":"m"}"#, error(FaultClass::Provider, "m")),
+            (r#"{"error":"","message":"m"}"#, error(FaultClass::Provider, "m")),
+            (r#"{"error":true,"message":"m","status":"400"}"#, error(FaultClass::Caller, "m")),
+            (r#"{"choices":3,"error":"m"}"#, error(FaultClass::Provider, "m")),
+            (r#""m""#, error(FaultClass::Provider, "m")),
+            (" overloaded, come back ", error(FaultClass::Provider, "overloaded, come back")),
+            (r#"{"message":"m"#, error(FaultClass::Provider, r#"{"message":"m"#)),
+            ("503", error(FaultClass::Provider, "503")),
+            ("[]", error(FaultClass::Provider, "[]")),
+            ("{}", error(FaultClass::Provider, NO_MESSAGE)),
+            (" \n", error(FaultClass::Provider, NO_MESSAGE)),
+            ("", error(FaultClass::Provider, NO_MESSAGE)),
+        ] {
+            assert_eq!(Chunk::named_error(data.as_bytes()), chunk, "{data}");
+        }
+        assert_eq!(Chunk::named_error(b"a\xFF"), error(FaultClass::Provider, "a\u{fffd}"));
+        let long = "é".repeat(MESSAGE_CHARS_MAX + 1);
+        let kept = "é".repeat(MESSAGE_CHARS_MAX);
+        assert_eq!(Chunk::named_error(long.as_bytes()), error(FaultClass::Provider, &kept));
     }
 
     #[test]
@@ -246,11 +334,108 @@ mod tests {
             r#"{"choices":[{"finish_reason":null},{"finish_reason":"stop"}]}"#,
             "[DONE]",
             "{\"choices\":[",
+            "x",
+            "{",
+            "}",
+            " {}",
         ] {
             assert!(Chunk::may_end(data.as_bytes()), "{data}");
         }
         let usual = r#"{"choices":[{"delta":{"content":"x"},"finish_reason":null}]}"#;
-        assert!(!Chunk::may_end(usual.as_bytes()));
+        for data in [usual, "{}", "", " ", "\n\n"] {
+            assert!(!Chunk::may_end(data.as_bytes()), "{data}");
+        }
+    }
+
+    /// JSON of any shape in which the names of the dialect are likely.
+    fn any_json() -> impl Strategy<Value = String> {
+        let text = prop::sample::select(vec![
+            "null",
+            "false",
+            "\"\"",
+            "\"x\"",
+            "\"error\"",
+            "7",
+            "[]",
+            "{}",
+            "\"\\\"error\\\"\"",
+        ]);
+        let name = prop::sample::select(vec!["error", "choices", "delta", "content", "finish_reason", "x"]);
+        let space = prop::sample::select(vec!["", " ", "\n\t"]);
+        text.prop_map(String::from).prop_recursive(6, 40, 4, move |value| {
+            let member = (name.clone(), space.clone(), value.clone())
+                .prop_map(|(name, space, value)| format!("\"{name}\"{space}:{space}{value}"));
+            prop_oneof![
+                prop::collection::vec(value, 0..3).prop_map(|values| format!("[{}]", values.join(","))),
+                prop::collection::vec(member, 0..4).prop_map(|members| format!("{{{}}}", members.join(","))),
+            ]
+        })
+    }
+
+    /// A chunk in the shape of the dialect; each member is there or not.
+    fn any_chunk() -> impl Strategy<Value = String> {
+        let said = prop::sample::select(vec!["", r#""content":"x""#, r#""content":"\"error\"""#]);
+        let reason = prop::sample::select(vec![
+            "",
+            r#","finish_reason":null"#,
+            r#","finish_reason" : "stop""#,
+            r#","finish_reason":"""#,
+        ]);
+        let choice = (said, reason).prop_map(|(said, reason)| format!(r#"{{"delta":{{{said}}}{reason}}}"#));
+        let error = prop::sample::select(vec!["", r#""error":null,"#, r#""error": {"message":"m"},"#]);
+        let around = prop::sample::select(vec!["", " ", "\n"]);
+        (error, prop::collection::vec(choice, 0..4), around).prop_map(|(error, choices, around)| {
+            format!(r#"{around}{{{error}"choices":[{}]}}{around}"#, choices.join(","))
+        })
+    }
+
+    proptest! {
+        /// What the cheap look lets pass, in the shape of the dialect, neither ends nor fails.
+        #[test]
+        fn the_cheap_look_and_reading_agree(data in prop_oneof![any_chunk(), "[ \t\r\n]{0,3}"]) {
+            let chunk = Chunk::read(data.as_bytes());
+            let passes = matches!(chunk, Chunk::Prelude | Chunk::Content);
+            prop_assert!(Chunk::may_end(data.as_bytes()) || passes, "{} is {:?}", data, chunk);
+        }
+
+        /// In any shape, it misses nothing but what makes no sense.
+        #[test]
+        fn the_cheap_look_misses_no_end(data in prop_oneof![any_json(), ".{0,40}"]) {
+            let chunk = Chunk::read(data.as_bytes());
+            let passes = matches!(chunk, Chunk::Prelude | Chunk::Content | Chunk::Malformed);
+            prop_assert!(Chunk::may_end(data.as_bytes()) || passes, "{} is {:?}", data, chunk);
+        }
+
+        /// The first byte says no more than what a parser says.
+        #[test]
+        fn what_is_an_object_begins_as_one(data in any_json(), space in "[ \t\r\n]{0,3}") {
+            let value: Value = serde_json::from_str(&data).expect("JSON");
+            for mark in ["", "\u{feff}"] {
+                let text = format!("{mark}{space}{data}");
+                prop_assert_eq!(begins_as_object(text.as_bytes()), value.is_object(), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_begins_with_a_brace_after_white_space_and_one_mark() {
+        for (text, begins) in [
+            ("{", true),
+            (" \t\r\n{}", true),
+            ("\u{feff}{}", true),
+            ("\u{feff} {", true),
+            ("", false),
+            (" ", false),
+            ("\u{feff}", false),
+            (" \u{feff}{", false),
+            ("\u{feff}\u{feff}{", false),
+            ("\u{c}{", false),
+            ("[{", false),
+            ("<html>{", false),
+        ] {
+            assert_eq!(begins_as_object(text.as_bytes()), begins, "{text:?}");
+        }
+        assert!(!begins_as_object(b"\xEF\xBB{"));
     }
 
     #[test]

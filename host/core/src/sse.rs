@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Bytes of one event at most.
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
@@ -67,11 +69,6 @@ impl Splitter {
         self.cut(self.buffer.len())
     }
 
-    /// Whether nothing is held back.
-    pub fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
-    }
-
     fn line_end(&mut self) -> Option<usize> {
         if self.after_cr && self.line_start < self.buffer.len() {
             self.after_cr = false;
@@ -103,12 +100,7 @@ impl Event {
     /// The event's data: several lines of it are joined by LF. None where it has none.
     pub fn data(&self) -> Option<Cow<'_, [u8]>> {
         let mut data: Option<Cow<'_, [u8]>> = None;
-        for line in self.0.split(|byte| matches!(byte, b'\n' | b'\r')) {
-            let value = match line.strip_prefix(b"data") {
-                Some([]) => &line[4..],
-                Some([b':', value @ ..]) => value.strip_prefix(b" ").unwrap_or(value),
-                Some(_) | None => continue,
-            };
+        for value in self.values(b"data") {
             match &mut data {
                 None => data = Some(Cow::Borrowed(value)),
                 Some(data) => {
@@ -120,11 +112,39 @@ impl Event {
         }
         data
     }
+
+    /// The event's name: the last one, where it has several. None where it has none or an empty
+    /// one; the standard calls both `message`.
+    pub fn name(&self) -> Option<&[u8]> {
+        const FIELD: &[u8] = b"event";
+        // Most events have no name: one quick look spares the walk over their lines.
+        memchr::memmem::find(&self.0, FIELD)?;
+        self.values(FIELD).next_back().filter(|name| !name.is_empty())
+    }
+
+    /// What stands in the lines of this field, in order.
+    fn values(&self, field: &'static [u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+        // Only a stream's first event can begin with the mark, and it means nothing there.
+        let text = self.0.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.0);
+        let lines = text.split(|byte| matches!(byte, b'\n' | b'\r'));
+        lines.filter_map(move |line| match line.strip_prefix(field)? {
+            [] => Some(&[][..]),
+            [b':', value @ ..] => Some(value.strip_prefix(b" ").unwrap_or(value)),
+            [_, ..] => None,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_hides_nothing() {
+        let (data, bytes) = read([b"\xef\xbb\xbfdata: a\n\n".as_slice()]);
+        assert_eq!(data, ["a"]);
+        assert!(bytes.starts_with(BYTE_ORDER_MARK), "it passes");
+    }
 
     /// Data of all events, and all bytes in order, of a stream that comes in these parts.
     fn read<'t>(parts: impl IntoIterator<Item = &'t [u8]>) -> (Vec<String>, Vec<u8>) {
@@ -170,6 +190,34 @@ mod tests {
         let mut splitter = Splitter::default();
         splitter.push(b": ping\n");
         assert!(splitter.next_event().expect("short").is_some_and(|event| event.data().is_none()));
+    }
+
+    #[test]
+    fn an_event_is_called_by_its_last_name() {
+        for (text, name) in [
+            ("event: error\ndata: a\n\n", Some("error")),
+            ("data: a\nevent:error\n\n", Some("error")),
+            ("event:  two words \ndata: a\n\n", Some(" two words ")),
+            ("event: first\ndata: a\nevent: last\ndata: b\n\n", Some("last")),
+            ("event: first\nevent\ndata: a\n\n", None),
+            ("event: first\nevent:\ndata: a\n\n", None),
+            ("event: \ndata: a\n\n", None),
+            ("events: error\nevent : error\n Event: error\nEVENT: error\n: event: error\ndata: a\n\n", None),
+            ("data: event: error\ndata: a\n\n", None),
+            ("data: a\n\n", None),
+            (": event: error\n", None),
+        ] {
+            for newline in ["\n", "\r\n", "\r"] {
+                let mut splitter = Splitter::default();
+                splitter.push(text.replace('\n', newline).as_bytes());
+                let event = splitter.next_event().expect("short").expect("whole");
+                assert_eq!(event.name(), name.map(str::as_bytes), "{text:?} with {newline:?}");
+            }
+        }
+        let mut splitter = Splitter::default();
+        assert_eq!(splitter.rest().name(), None);
+        splitter.push(b"event: error");
+        assert_eq!(splitter.rest().name(), Some(&b"error"[..]));
     }
 
     #[test]

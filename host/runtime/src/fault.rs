@@ -125,7 +125,7 @@ impl std::error::Error for CallError {}
 
 impl Fault {
     /// Whether it ends the instance in the middle of a call.
-    pub(crate) fn is_trap(self) -> bool {
+    pub fn is_trap(self) -> bool {
         match self {
             Fault::Cpu | Fault::Stack | Fault::Memory | Fault::Panic | Fault::Trap => true,
             Fault::TooLarge

@@ -59,8 +59,8 @@ pub use registry::{Change, PluginSet, Registry, Serving, Trial};
 pub use rest::{Changes, REST, Settling};
 pub use seal::{STAMP_NAME, seal, unsealed};
 pub use shelf::Kept;
-pub use transition::{Event, Transition, Transitions};
 pub use sluice_core::probation::Outcome;
+pub use transition::{Event, Transition, Transitions};
 pub use watched::{Books, Decided, Versioned, Watched};
 pub use watcher::Watcher;
 
