@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response};
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use sluice_core::breaker::Standing;
 use sluice_runtime::{FileRow, Serving};
@@ -137,7 +138,10 @@ impl Page<'_> {
             Name::Config => config(&snapshot),
             Name::Release(id) => self.admin.release(id).await?,
             Name::Breakers => breakers(&snapshot),
-            Name::ResetBreaker(upstream, model) => reset_breaker(&snapshot, upstream, model)?,
+            Name::ResetBreaker(upstream, model) => {
+                let model = percent_decode_str(model).decode_utf8_lossy();
+                reset_breaker(&snapshot, upstream, &model)?
+            }
         };
         Ok(page(body.to_string(), JSON))
     }

@@ -46,7 +46,7 @@ const HTTP_EDGES: [&str; 14] = [
     "host/src/vendor_error.rs",
 ];
 
-/// The one module that may send.
+/// The modules that may send.
 const SENDERS: [&str; 2] = ["host/src/connector.rs", "host/src/upstream.rs"];
 
 /// Production lines of a file at most.
