@@ -159,7 +159,8 @@ def _said(message: dict, finish: str, usage: openai.types.CompletionUsage) -> Sa
 def _add_call(calls: list[dict], piece: dict) -> None:
     """The first piece of a call has its id and name, the others have more of its arguments."""
     if piece["index"] == len(calls):
-        calls.append({"id": piece["id"], "type": "function", "function": {"name": piece["function"]["name"], "arguments": ""}})
+        function = {"name": piece["function"]["name"], "arguments": ""}
+        calls.append({"id": piece["id"], "type": "function", "function": function})
     calls[piece["index"]]["function"]["arguments"] += piece["function"].get("arguments") or ""
 
 

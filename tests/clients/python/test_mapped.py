@@ -1,6 +1,7 @@
 """The same question to one vendor, both ways: by the vendor's own SDK straight, and by openai-python
 through the gateway, which maps. What is asked, what is said and what it costs must be the same."""
 
+import asyncio
 import base64
 import json
 from dataclasses import fields
@@ -281,6 +282,32 @@ def test_thinking_goes_back_in_a_conversation(both):
     assert answer.text == "Yes."
 
 
+@pytest.mark.parametrize("change", ["left out", "forged"])
+def test_thinking_that_does_not_go_back_as_it_was_is_refused(both, change):
+    both.script(thinking="First this.", calls=True)
+    ask = ASKS_FOR_THINKING["effort"]
+    message = both.direct(tools=TOOLS, **THINKING)
+    heard = both.through(tools=FUNCTIONS, **ask)
+    answer = {"role": "assistant", **(heard.message if isinstance(heard.message, dict) else heard.message.to_dict())}
+    blocks = [block.to_dict() for block in message.content]
+    if change == "left out":
+        del blocks[0], answer["thinking_blocks"]
+    else:
+        blocks[0]["thinking"] = answer["thinking_blocks"][0]["thinking"] = "First that."
+    turns = [*HELLO, {"role": "assistant", "content": blocks}, results_of(message, ["rain"])]
+    with pytest.raises(anthropic.BadRequestError) as direct:
+        both.direct(tools=TOOLS, messages=turns, **THINKING)
+    with pytest.raises(openai.BadRequestError) as through:
+        both.through(tools=FUNCTIONS, messages=[*HELLO, answer, *results_of_choice(answer, ["rain"])], **ask)
+    assert through.value.body["message"] == direct.value.api_message
+
+
+def test_tokens_written_to_the_cache_are_told(both):
+    both.script(usage={"cached_input": 1000, "cache_write": 200})
+    assert both.direct().usage.cache_creation_input_tokens == 200
+    assert both.through().usage.prompt_tokens_details.cache_write_tokens == 200
+
+
 def test_tokens_of_thinking_are_told(both):
     both.script(thinking="one two three", usage={"reasoning": 40})
     by_vendor = both.direct(**THINKING).usage.output_tokens_details.thinking_tokens
@@ -305,6 +332,28 @@ def test_every_style_of_stream_split_at_every_byte(both_streamed, newline, comme
     assert (answer.thinking, answer.calls) == (f"First {TEXT}", [WEATHER_CALL, ("time", {})])
 
 
+def test_many_at_once_do_not_mix(new_async_client, vendor):
+    vendor.script(bearer=True)
+
+    async def ask(client, number: int) -> Said:
+        stream = await client.chat.completions.create(
+            model="claude-many",
+            messages=[{"role": "user", "content": f"number {number}"}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        return said.of_chunks([chunk async for chunk in stream])
+
+    async def run() -> list[Said]:
+        async with new_async_client() as client:
+            return await asyncio.gather(*(ask(client, number) for number in range(50)))
+
+    answers = asyncio.run(run())
+    assert [answer.text for answer in answers] == [f"You said: number {number}" for number in range(50)]
+    rows = vendor.rows(finished=50)
+    assert [(row["path"], row["outcome"]) for row in rows] == [("/v1/messages", "complete")] * 50
+
+
 # Ways for one of two answers to differ, and the one member that shows it.
 OTHERS = {
     "text": {"reply": "something else of five words"},
@@ -321,7 +370,8 @@ def test_another_answer_is_seen(both, member):
     by_vendor = said.of_message(both.direct(tools=TOOLS, **THINKING))
     both.script(**{**first, **OTHERS[member]})
     by_gateway = both.through(tools=FUNCTIONS, **ASKS_FOR_THINKING["effort"]).said
-    differing = {field.name for field in fields(Said) if getattr(by_vendor, field.name) != getattr(by_gateway, field.name)}
+    names = [field.name for field in fields(Said)]
+    differing = {name for name in names if getattr(by_vendor, name) != getattr(by_gateway, name)}
     # Signatures are of thoughts, and a call more costs tokens.
     assert differing - {"opaque"} - ({"usage"} if member == "calls" else set()) == {member}
 
