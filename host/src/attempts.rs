@@ -119,8 +119,14 @@ impl Attempts<'_> {
         let target_model = target.model_for(&self.model.name, &self.call.shape.model);
         let Decided { decision, by } = match planning::plan(upstream, self.call, target_model) {
             Ok(decided) => decided,
-            Err(Unplanned::Refused(refusal)) => return Err(Failed::Refused(refusal)),
-            Err(Unplanned::Unserved(text)) => return Err(Failed::Unserved(text)),
+            Err(Unplanned::Refused(refusal)) => {
+                underway.unasked();
+                return Err(Failed::Refused(refusal));
+            }
+            Err(Unplanned::Unserved(text)) => {
+                underway.unasked();
+                return Err(Failed::Unserved(text));
+            }
             Err(Unplanned::Plugin(plugin)) => {
                 let kind = FaultKind::Plugin { plugin };
                 underway.failed(&kind);

@@ -58,6 +58,10 @@ pub(crate) fn text(snapshot: &Snapshot, transitions: &Transitions, measures: &Me
     let generation: Gauge = Gauge::default();
     generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
     registry.register("generation", "Generation of the snapshot that serves", generation);
+    let tasks: Gauge = Gauge::default();
+    let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    tasks.set(i64::try_from(alive).unwrap_or(i64::MAX));
+    registry.register("tasks", "Tasks of the runtime: one per connection, and a few more", tasks);
     register_transitions(registry, transitions);
     let plugins = PluginFamilies::default();
     plugins.fill(snapshot);

@@ -195,6 +195,11 @@ impl Underway {
         self.pass.settle(class.weight(), code);
     }
 
+    /// The vendor was not asked.
+    pub(crate) fn unasked(&mut self) {
+        self.told = true;
+    }
+
     fn tell(&mut self) -> bool {
         !std::mem::replace(&mut self.told, true)
     }

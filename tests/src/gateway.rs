@@ -169,6 +169,39 @@ impl Gateway {
         self.child.id()
     }
 
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let signal = match name {
+            "TERM" => rustix::process::Signal::TERM,
+            "INT" => rustix::process::Signal::INT,
+            _ => panic!("no test sends {name}"),
+        };
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a process"), signal).expect("it runs");
+    }
+
+    /// Waits until it has ended by itself; gives its exit code and all that it has printed.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().expect("a child").code();
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader of the log");
+        }
+        (code, self.log())
+    }
+
+    /// Open files of its process, sockets among them.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
+    }
+
+    /// Memory that its process holds, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of it");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
     /// Kills it as a power cut would, and gives its folder for another one.
     pub fn crash(mut self) -> TempDir {
         self.kill();
@@ -262,6 +295,12 @@ pub fn client(change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuil
 pub async fn send(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.expect("an answer");
     Answer::read(response).await.expect("a whole answer")
+}
+
+/// The value of one line of the page for Prometheus, by its name and labels; 0 where there is none.
+pub fn metric(page: &str, line: &str) -> f64 {
+    let rest = page.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
+    rest.map_or(0.0, |value| value.parse().expect("a number"))
 }
 
 /// A plain question, whose text has three words.

@@ -4,6 +4,7 @@
 //! - [`command`]: the program run to its end, as `sluice check` is
 //! - [`answer`]: what came back, and the laws that every refusal keeps
 //! - [`secrets`]: whether bytes hold a secret, in any of the forms it may take
+//! - [`stage`]: a gateway in front of a stand-in
 //! - [`versions`]: plugins that differ in what was written into them
 //! - [`workspace`]: where things are
 
@@ -11,8 +12,10 @@ pub mod answer;
 pub mod command;
 pub mod gateway;
 pub mod secrets;
+pub mod stage;
 pub mod versions;
 pub mod workspace;
 
 pub use answer::Answer;
 pub use gateway::{Gateway, Options};
+pub use stage::Stage;
