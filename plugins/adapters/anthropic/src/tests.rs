@@ -38,8 +38,8 @@ struct Vector {
     status: Option<u16>,
     retry_after: Option<String>,
     body: Option<Box<RawValue>>,
-    /// Input, cached input, cache write, output.
-    usage: Option<[u64; 4]>,
+    /// Input, cached input, cache write, output without reasoning, reasoning.
+    usage: Option<[u64; 5]>,
     finish: Option<String>,
 }
 
@@ -144,8 +144,8 @@ fn check_stream(name: &str, vector: &Vector, frames: &[Box<RawValue>]) {
 }
 
 fn check_result(name: &str, vector: &Vector, mapped: Mapped) {
-    if let Some([input, cached_input, cache_write, output]) = vector.usage {
-        let wanted = Usage { input, cached_input, cache_write, output, reasoning: 0, calls: 0, millis: 0 };
+    if let Some([input, cached_input, cache_write, output, reasoning]) = vector.usage {
+        let wanted = Usage { input, cached_input, cache_write, output, reasoning, calls: 0, millis: 0 };
         let usage = mapped.usage.unwrap();
         assert_eq!(format!("{usage:?}"), format!("{wanted:?}"), "{name}");
     }
