@@ -14,7 +14,7 @@ pub enum FaultClass {
     Provider,
     /// The vendor asks for a pause; it is well otherwise.
     Throttled,
-    /// The vendor does not take the operator's credential.
+    /// The vendor does not take the operator's credential, or the account behind it has no money.
     Credential,
     /// A plugin failed.
     Plugin,
@@ -43,10 +43,11 @@ impl FaultClass {
         }
     }
 
-    /// What a status alone says; for answers that no adapter has judged.
+    /// What a status alone says; for answers that no adapter has judged. `classify_status` of the SDK
+    /// says the same to adapters.
     pub fn of_status(status: u16) -> FaultClass {
         match status {
-            401 | 403 => FaultClass::Credential,
+            401..=403 => FaultClass::Credential,
             429 => FaultClass::Throttled,
             // The vendor waited for itself or for its own upstream.
             408 | 425 => FaultClass::Provider,
@@ -79,15 +80,31 @@ impl FaultClass {
 
 #[cfg(test)]
 mod tests {
+    use sluice_plugin_adapter::{Failure, classify_status};
+
     use super::*;
 
     #[test]
     fn a_status_has_the_class_of_who_can_mend_it() {
         let of = FaultClass::of_status;
         assert_eq!([of(400), of(404), of(413), of(422)], [FaultClass::Caller; 4]);
-        assert_eq!([of(401), of(403)], [FaultClass::Credential; 2]);
-        assert_eq!([of(408), of(500), of(503), of(529)], [FaultClass::Provider; 4]);
+        assert_eq!([of(401), of(402), of(403)], [FaultClass::Credential; 3]);
+        assert_eq!([of(408), of(425), of(500), of(503), of(529)], [FaultClass::Provider; 5]);
         assert_eq!(of(429), FaultClass::Throttled);
+    }
+
+    /// An adapter that judges by the status changes nothing about it.
+    #[test]
+    fn the_sdk_says_the_same_of_every_status() {
+        for status in 100..=599 {
+            let of_sdk = match classify_status(status).kind {
+                Failure::Transient => FaultClass::Provider,
+                Failure::Throttled => FaultClass::Throttled,
+                Failure::Credential => FaultClass::Credential,
+                Failure::Caller | Failure::ContextLength | Failure::Filtered => FaultClass::Caller,
+            };
+            assert_eq!(of_sdk, FaultClass::of_status(status), "{status}");
+        }
     }
 
     #[test]

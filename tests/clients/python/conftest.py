@@ -8,12 +8,16 @@ SLUICE_TEST_SIMULATE_URL  the stand-in behind it: control API and books
 SLUICE_TEST_MODEL         the model asked for (gpt-4o-mini)
 SLUICE_TEST_VENDOR        the vendor's name in the stand-in (default)
 SLUICE_TEST_KEY           the key the SDK sends (test-key)
+
+Tests of a mapped vendor have a second client, which speaks the vendor's own
+wire to the stand-in; tests with a witness have more addresses, in their file.
 """
 
 import json
 import os
 import urllib.request
 
+import anthropic
 import openai
 import pytest
 
@@ -41,9 +45,9 @@ class Vendor:
         self._control("DELETE", "books")
 
     def rows(self, finished: int = 0) -> list[dict]:
-        """The vendor's rows for chat completions, once so many rows are finished."""
+        """The vendor's rows for answers, once so many rows are finished."""
         books = self._control("GET", f"books?vendor={self.name}&finished={finished}")
-        return [row for row in books["rows"] if row["path"].endswith("/chat/completions")]
+        return [row for row in books["rows"] if row["path"].endswith(("/chat/completions", "/messages"))]
 
     def only_row(self) -> dict:
         """The one row there is, which must be complete."""
@@ -68,9 +72,9 @@ def billed(usage) -> dict:
     return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
 
 
-def _client_options() -> dict:
+def client_options(base_url: str) -> dict:
     return {
-        "base_url": os.environ["SLUICE_TEST_BASE_URL"],
+        "base_url": base_url,
         "api_key": os.environ.get("SLUICE_TEST_KEY", "test-key"),
         # A retry would hide a fault, and show up as a second row.
         "max_retries": 0,
@@ -97,12 +101,25 @@ def vendor():
 @pytest.fixture
 def client():
     with openai.DefaultHttpxClient(trust_env=False) as http_client:
-        yield openai.OpenAI(http_client=http_client, **_client_options())
+        yield openai.OpenAI(http_client=http_client, **client_options(os.environ["SLUICE_TEST_BASE_URL"]))
+
+
+@pytest.fixture
+def anthropic_client():
+    """The vendor's own client, straight to the stand-in."""
+    with anthropic.DefaultHttpxClient(trust_env=False) as http_client:
+        yield anthropic.Anthropic(
+            http_client=http_client,
+            # The version of the API that the adapter speaks; the SDK's own has no `temperature`.
+            default_headers={"anthropic-version": "2023-06-01"},
+            **client_options(os.environ["SLUICE_TEST_SIMULATE_URL"]),
+        )
 
 
 @pytest.fixture
 def new_async_client():
     """Makes an async client; to be called, and closed, within an event loop."""
     return lambda: openai.AsyncOpenAI(
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=False), **_client_options()
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=False),
+        **client_options(os.environ["SLUICE_TEST_BASE_URL"]),
     )

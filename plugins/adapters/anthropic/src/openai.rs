@@ -86,8 +86,10 @@ pub struct Delta<'a> {
     pub refusal: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub thinking_blocks: Option<[&'a RawValue; 1]>,
+    /// All of them in one delta: OpenAI's clients merge a list that comes twice by an `index` in each
+    /// entry, and a block with such a member would not be the one that Anthropic takes back.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub thinking_blocks: &'a [Box<RawValue>],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<[CallDelta<'a>; 1]>,
 }

@@ -30,6 +30,8 @@ pub struct Stream {
     counts: Counts,
     /// Blocks that have begun and not ended, by Anthropic's index.
     open: BTreeMap<u32, Open>,
+    /// Thinking that has ended, for the client to send back as it is.
+    thoughts: Vec<Box<RawValue>>,
     /// Tool calls so far: OpenAI's index of the next one.
     calls: u32,
 }
@@ -101,6 +103,7 @@ impl Stream {
             phase: Phase::Prelude,
             counts: Counts::default(),
             open: BTreeMap::new(),
+            thoughts: Vec::new(),
             calls: 0,
         }
     }
@@ -213,22 +216,27 @@ impl Stream {
 
     /// `content_block_stop`
     fn end(&mut self, at: u32, mapped: &mut Mapped) -> Result<(), PluginError> {
-        let block = match self.open.remove(&at) {
-            Some(Open::Thinking(thought)) => to_raw_value(&thought).map_err(internal)?,
-            Some(Open::Redacted(raw)) => raw,
+        match self.open.remove(&at) {
+            Some(Open::Thinking(thought)) => self.thoughts.push(to_raw_value(&thought).map_err(internal)?),
+            Some(Open::Redacted(raw)) => self.thoughts.push(raw),
             Some(Open::Tool { index, input, has_pieces: false }) => {
-                return self.arguments(index, &input, mapped);
+                self.arguments(index, &input, mapped)?;
             }
-            Some(Open::Tool { has_pieces: true, .. }) | None => return Ok(()),
-        };
-        self.phase = Phase::Content;
-        self.write(Delta { thinking_blocks: Some([&*block]), ..Delta::default() }, &mut mapped.wire)
+            Some(Open::Tool { has_pieces: true, .. }) | None => {}
+        }
+        Ok(())
     }
 
-    /// `message_delta`, which carries the reason for the end, and the words of a refusal.
+    /// `message_delta`, which carries the reason for the end, and the words of a refusal. No block
+    /// comes after it.
     fn finish(&mut self, piece: &Piece, mapped: &mut Mapped) -> Result<(), PluginError> {
         let Some(reason) = &piece.stop_reason else { return Ok(()) };
         self.phase = Phase::Content;
+        let thinking_blocks = std::mem::take(&mut self.thoughts);
+        if !thinking_blocks.is_empty() {
+            let delta = Delta { thinking_blocks: &thinking_blocks, ..Delta::default() };
+            self.write(delta, &mut mapped.wire)?;
+        }
         let refusal = piece.stop_details.as_ref().and_then(|details| details.explanation.as_deref());
         if refusal.is_some() {
             self.write(Delta { refusal, ..Delta::default() }, &mut mapped.wire)?;

@@ -38,8 +38,8 @@ struct Vector {
     status: Option<u16>,
     retry_after: Option<String>,
     body: Option<Box<RawValue>>,
-    /// Input, cached input, cache write, output.
-    usage: Option<[u64; 4]>,
+    /// Input, cached input, cache write, output without reasoning, reasoning.
+    usage: Option<[u64; 5]>,
     finish: Option<String>,
 }
 
@@ -144,8 +144,8 @@ fn check_stream(name: &str, vector: &Vector, frames: &[Box<RawValue>]) {
 }
 
 fn check_result(name: &str, vector: &Vector, mapped: Mapped) {
-    if let Some([input, cached_input, cache_write, output]) = vector.usage {
-        let wanted = Usage { input, cached_input, cache_write, output, reasoning: 0, calls: 0, millis: 0 };
+    if let Some([input, cached_input, cache_write, output, reasoning]) = vector.usage {
+        let wanted = Usage { input, cached_input, cache_write, output, reasoning, calls: 0, millis: 0 };
         let usage = mapped.usage.unwrap();
         assert_eq!(format!("{usage:?}"), format!("{wanted:?}"), "{name}");
     }
@@ -228,10 +228,12 @@ fn a_chunk_is_one_line() {
     let block = "{\"type\":\"redacted_thinking\",\n\"data\":\"x y\"}";
     let begin = format!(r#"{{"type":"content_block_start","index":0,"content_block":{block}}}"#);
     push(&mut stream, &begin).unwrap();
-    let mapped = push(&mut stream, r#"{"type":"content_block_stop","index":0}"#).unwrap();
+    let ended = push(&mut stream, r#"{"type":"content_block_stop","index":0}"#).unwrap();
+    assert_eq!((ended.wire.len(), ended.phase), (0, Phase::Prelude), "it shows nothing yet");
+    let mapped = push(&mut stream, r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#).unwrap();
     let wire = text(&mapped.wire);
     assert!(wire.contains(r#"[{"type":"redacted_thinking","data":"x y"}]"#), "{wire}");
-    assert_eq!(wire.find('\n'), Some(wire.len() - 2));
+    assert!(wire.split_terminator("\n\n").all(|event| !event.contains('\n')), "{wire}");
 }
 
 #[test]

@@ -120,11 +120,15 @@ impl Mapper for SameWire {
     }
 }
 
-/// The verdict that a status has without a look at the body.
+/// The verdict that a status has without a look at the body; the host's own, where an adapter gives
+/// none, is the same.
 pub fn classify_status(status: u16) -> Verdict {
     let kind = match status {
-        401 | 403 => Failure::Credential,
+        // With 402 the account behind the credential has no money.
+        401..=403 => Failure::Credential,
         429 => Failure::Throttled,
+        // The vendor waited for itself or for its own upstream.
+        408 | 425 => Failure::Transient,
         400..=499 => Failure::Caller,
         _ => Failure::Transient,
     };
