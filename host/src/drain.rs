@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use crate::server::{Connections, Server};
 use crate::snapshot::Current;
 
-/// For connections that rest to be closed.
-const CLOSE_WITHIN: Duration = Duration::from_millis(50);
+/// For connections that rest to be closed; on HTTP/2 the client has a word to say in it.
+const CLOSE_WITHIN: Duration = Duration::from_millis(200);
 
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -217,7 +217,9 @@ impl FaultKind {
             FaultKind::Redirected => {
                 "answered with a redirect, which is not followed; its base_url needs a correction".into()
             }
-            FaultKind::Credential => "does not take the operator's credential".into(),
+            FaultKind::Credential => {
+                "does not take the operator's credential, or has no credit for it".into()
+            }
             FaultKind::Malformed => "sent what is no answer".into(),
             FaultKind::Empty => "sent nothing".into(),
             FaultKind::Inside { message, .. } => format!("says: {message}"),

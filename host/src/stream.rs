@@ -79,6 +79,7 @@ impl Body {
     }
 
     /// A client that drops it closes the vendor's connection.
+    #[expect(clippy::disallowed_methods, reason = "the body owns the task: dropped, it ends it")]
     pub(crate) fn relay(mut relay: Relay) -> Body {
         let (client, pieces) = mpsc::channel(1);
         let held = std::mem::take(&mut relay.held);

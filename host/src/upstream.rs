@@ -116,7 +116,10 @@ impl Client {
             }
         };
         match response.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(FaultKind::Credential),
+            // What the vendor says of the operator's account is not for clients.
+            StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::FORBIDDEN => {
+                Err(FaultKind::Credential)
+            }
             status if status.is_redirection() || status.is_informational() => Err(FaultKind::Redirected),
             _ => Ok(response),
         }

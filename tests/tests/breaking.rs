@@ -88,6 +88,39 @@ async fn at_most_three_probes_go_and_two_good_ones_close_it() {
     assert_eq!(stage.breaker_state("a").await, "closed");
 }
 
+/// Streams last for minutes; that the vendor serves is known with their first content.
+#[tokio::test]
+async fn a_probe_has_shown_all_with_its_first_content() {
+    let more = patient("failures = 1, open_for = \"1ms\", probes = 1");
+    let vendor = Vendor::openai("a", &more);
+    let stage = Stage::start("", &[vendor], &model("m", &["a"], "retries = 0")).await;
+    let hang =
+        |events: u32, times: u32| json!({"kind": "hang", "at": "body", "events": events, "times": times});
+    stage.direct("a", json!({"faults": [{"kind": "status", "status": 500}, hang(1, 1), hang(4, 3)]}));
+    assert_eq!(stage.ask("m", false).await.status, 500);
+    let stream = || stage.gateway.chat_request(question("m", true).to_string()).send();
+    // One without content keeps the only place.
+    let mut silent = Box::pin(stream());
+    while stage.seen("a") < 2 {
+        tokio::select! {
+            _too_early = &mut silent => silent = Box::pin(stream()),
+            _arrived = stage.arrived(2) => {}
+        }
+    }
+    stage.ask("m", true).await.refused(503, "breaker_open");
+    drop(silent);
+    stage.finished(2).await;
+    let first = stream().await.unwrap();
+    assert_eq!(stage.breaker_state("a").await, "half_open");
+    let second = stream().await.unwrap();
+    assert_eq!(stage.breaker_state("a").await, "closed");
+    // One that breaks later is a failure of now.
+    stage.direct("a", json!({"faults": [{"kind": "cut", "events": 3}]}));
+    assert_eq!(stage.ask("m", true).await.status, 200);
+    assert_eq!(stage.breaker_state("a").await, "open");
+    drop((first, second));
+}
+
 #[tokio::test]
 async fn a_late_answer_from_before_decides_nothing() {
     let late = "timeouts = { headers = \"2s\" }\nbreaker = { failures = 1, open_for = \"1h\" }";
@@ -179,6 +212,48 @@ async fn rests_and_open_breakers_outlive_a_reload() {
     assert_eq!(stage.ask("m", false).await.status, 200);
     let [a, b, c] = seen();
     assert!(a > 1 && b > 1 && c == 4, "{:?}", (a, b, c));
+}
+
+/// A vendor that asked for a pause is better than none, and its wish is what the client is told.
+#[tokio::test]
+async fn who_rests_is_the_last_resort() {
+    let vendors = [Vendor::openai("a", ""), Vendor::openai("b", "")];
+    let stage = Stage::start("", &vendors, &model("m", &["a", "b"], "retries = 0")).await;
+    let throttled = json!({"kind": "status", "status": 429, "headers": [["retry-after", "900"]]});
+    stage.direct("a", json!({"faults": [throttled]}));
+    stage.direct("b", json!({"faults": [{"kind": "status", "status": 500, "times": 2}]}));
+    let answer = stage.ask("m", false).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, "900"));
+    assert_eq!(stage.breaker("a").await["rests"]["reason"], "throttled");
+    assert_eq!(stage.ask("m", false).await.status, 200);
+    assert_eq!(stage.finished(4).await.pop().unwrap().vendor, "a", "after b had failed again");
+    // The control: while b is well, a has its pause.
+    assert_eq!(stage.ask("m", false).await.status, 200);
+    assert_eq!((stage.seen("a"), stage.seen("b")), (2, 3));
+}
+
+/// A vendor that does not have the model, or no credit, is the operator's matter: others are asked,
+/// and nobody is told of the account.
+#[tokio::test]
+async fn what_the_operator_has_to_mend_is_hidden_from_clients() {
+    let vendors = [Vendor::openai("a", ""), Vendor::openai("b", "")];
+    let models = model("two", &["a", "b"], "retries = 0") + &model("one", &["a"], "retries = 0");
+    let stage = Stage::start("", &vendors, &models).await;
+    for status in [401, 402, 403, 404, 405, 410] {
+        let body = json!({"error": {"message": "our account"}}).to_string();
+        stage
+            .direct("a", json!({"faults": [{"kind": "status", "status": status, "body": body, "times": 2}]}));
+        stage.reset("a", "two").await;
+        assert_eq!(stage.ask("two", false).await.status, 200, "{status}");
+        let answer = stage.ask("one", false).await;
+        if status < 404 {
+            answer.refused(502, "upstream_refused_credential");
+        } else {
+            assert_eq!(answer.status, status, "{answer:?}");
+        }
+        assert!(status >= 404 || !answer.text().contains("account"), "{answer:?}");
+    }
+    assert_eq!((stage.seen("a"), stage.seen("b")), (12, 6));
 }
 
 /// Neither a task nor a socket nor memory of a thousand calls that hung is there afterwards: those

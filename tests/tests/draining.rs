@@ -145,6 +145,32 @@ async fn a_second_signal_is_immediate() {
     }
 }
 
+/// Connections that rest are closed by a second signal, not cut; and whoever asks after the first
+/// one learns that its connection ends.
+#[tokio::test]
+async fn a_second_signal_with_nothing_under_way_is_clean() {
+    let stage = stage("notice = \"30m\", deadline = \"30m\"", json!({"kind": "no_usage"})).await;
+    let clients = [
+        client(|builder| builder),
+        client(|builder| builder),
+        client(|builder| builder.http2_prior_knowledge()),
+    ];
+    for client in &clients {
+        let answer = client.get(stage.gateway.url("/health")).send().await.unwrap();
+        assert!(!answer.headers().contains_key("connection"), "{answer:?}");
+    }
+    stage.gateway.signal("TERM");
+    stage.gateway.wait_for("draining", 1);
+    let answer = clients[0].get(stage.gateway.url("/health")).send().await.unwrap();
+    assert_eq!(answer.headers()["connection"], "close");
+    stage.gateway.signal("TERM");
+    // The clients have a word to say in it.
+    let (code, log) = tokio::task::spawn_blocking(|| stage.gateway.ended()).await.unwrap();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains("were cut"), "{log}");
+    drop(clients);
+}
+
 /// A connection that rests is no reason to wait, nor is one that has sent half a head.
 #[tokio::test]
 async fn who_asks_nothing_is_not_waited_for() {

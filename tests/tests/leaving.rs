@@ -115,6 +115,34 @@ async fn a_reader_that_takes_nothing_is_let_go() {
     }
 }
 
+/// The same on HTTP/2, where pings keep the connection alive and the window stays shut.
+#[tokio::test]
+async fn a_stream_that_takes_nothing_is_let_go() {
+    for adapter in ["openai", "anthropic"] {
+        let vendor = Vendor { name: "a", adapter, more: "" };
+        let server = "timeouts = { stalled_reader = \"1s\" }";
+        let stage = Stage::start(server, &[vendor], &model("m", &["a"], "")).await;
+        stage.direct("a", json!({"faults": [{"kind": "ignore_limit", "words": 200_000}]}));
+        let client =
+            client(|builder| builder.http2_prior_knowledge().http2_initial_stream_window_size(65_535));
+        let request = client.post(stage.gateway.url("/v1/chat/completions"));
+        let mut response = request.body(question("m", true).to_string()).send().await.unwrap();
+        let row = stage.finished(1).await.pop().unwrap();
+        assert_eq!(row.outcome, Some(Outcome::ClientGone), "{row:#?}");
+        assert!(row.bytes_sent < 20 << 20, "{} bytes wait somewhere", row.bytes_sent);
+        stage.gateway.wait_for("server.timeouts.stalled_reader", 1);
+        // It cannot take what it got for the whole.
+        let ended = loop {
+            match response.chunk().await {
+                Ok(Some(_)) => {}
+                Ok(None) => break true,
+                Err(_reset) => break false,
+            }
+        };
+        assert!(!ended);
+    }
+}
+
 fn head_of(body: &str) -> String {
     format!("POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len())
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use sluice_tests::Stage;
+use sluice_tests::gateway::question;
 use sluice_tests::stage::{Vendor, model};
 
 /// Three vendors with weights, behind each policy.
@@ -71,6 +72,26 @@ async fn weighted_goes_by_the_weights() {
     assert_eq!(spread(&stage, "weighted", 10).await, [0, 0, 10]);
 }
 
+/// What one vendor's wire cannot say, another's can.
+#[tokio::test]
+async fn what_one_adapter_cannot_serve_goes_to_another_target() {
+    let vendors = [Vendor { name: "a", adapter: "anthropic", more: "" }, Vendor::openai("b", "")];
+    let models = model("both", &["a", "b"], "") + &model("alone", &["a"], "");
+    let stage = Stage::start("", &vendors, &models).await;
+    let two = |model: &str| {
+        let mut body = question(model, false);
+        body["n"] = json!(2);
+        body.to_string()
+    };
+    let answer = stage.gateway.chat(two("both")).await.json();
+    assert_eq!(answer["choices"].as_array().unwrap().len(), 2, "{answer:#}");
+    assert_eq!((stage.seen("a"), stage.seen("b")), (0, 1));
+    // The control: alone, it says why.
+    let message = stage.gateway.chat(two("alone")).await.refused(400, "unsupported_request");
+    assert!(message.starts_with("n: "), "{message}");
+    assert_eq!(stage.seen("a"), 0);
+}
+
 /// The page counts what happened, and its labels are names of the configuration and closed sets:
 /// what clients invent is in none.
 #[tokio::test]
@@ -90,13 +111,26 @@ async fn the_figures_are_those_of_what_happened() {
         assert_eq!(stage.ask(&format!("any/{invented}"), false).await.status, 200);
         stage.ask(&format!("invented-{invented}"), false).await.refused(404, "model_not_found");
     }
+    // Two that no vendor was asked for, and one that its vendor refused.
+    let mut two = question("any/x", false);
+    two["n"] = json!(2);
+    for body in [two.to_string(), "nonsense".into()] {
+        assert_eq!(stage.gateway.chat(body).await.status, 400);
+    }
+    stage.direct("b", json!({"faults": [{"kind": "status", "status": 400}]}));
+    assert_eq!(stage.ask("any/x", false).await.status, 400);
     let page = stage.gateway.get("/metrics").await;
     assert!(page.header("content-type").starts_with("application/openmetrics-text"), "{page:?}");
     let figures = figures(&page.text());
     let figure = |name: &str| *figures.get(name).unwrap_or_else(|| panic!("{name} is not in {figures:#?}"));
     let wanted = [
         (r#"sluice_requests_total{gen_ai_request_model="m",outcome="answered"}"#, 3.0),
-        (r#"sluice_requests_total{gen_ai_request_model="any/*",outcome="answered"}"#, 50.0),
+        (r#"sluice_requests_total{gen_ai_request_model="any/*",outcome="answered"}"#, 51.0),
+        (r#"sluice_requests_total{gen_ai_request_model="any/*",outcome="refused"}"#, 1.0),
+        (r#"sluice_requests_total{gen_ai_request_model="_none",outcome="refused"}"#, 51.0),
+        (r#"sluice_requests_total{gen_ai_request_model="_none",outcome="client_left"}"#, 0.0),
+        (r#"sluice_attempts_total{upstream="b",gen_ai_request_model="one",outcome="caller"}"#, 1.0),
+        (r#"sluice_attempts_total{upstream="b",gen_ai_request_model="one",outcome="client_left"}"#, 0.0),
         (r#"sluice_attempts_total{upstream="a",gen_ai_request_model="m",outcome="provider"}"#, 2.0),
         (r#"sluice_attempts_total{upstream="a",gen_ai_request_model="m",outcome="good"}"#, 0.0),
         (r#"sluice_attempts_total{upstream="b",gen_ai_request_model="m",outcome="good"}"#, 3.0),

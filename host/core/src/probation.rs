@@ -31,6 +31,12 @@ const PAIRS_MAX: usize = 64;
 /// Errors before rates are compared: fewer are no rate.
 const ERRORS_MIN: u64 = 3;
 
+/// Calls of the version before that make a rate; with fewer, a version is judged by itself.
+const RATE_CALLS_MIN: u64 = 20;
+
+/// Errors before it is.
+const ALONE_ERRORS_MIN: u64 = 6;
+
 /// Calls and how many of them went wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -158,7 +164,12 @@ impl Probation {
         if self.now.errors < ERRORS_MIN {
             return false;
         }
-        let rate = if self.before.calls == 0 { 0.0 } else { ratio(self.before.errors, self.before.calls) };
+        if self.before.calls < RATE_CALLS_MIN {
+            // Nothing to hold it against: callers' own mistakes are errors too. One that fails at
+            // every other call is bad by itself.
+            return self.now.errors >= ALONE_ERRORS_MIN && self.now.errors * 2 > self.now.calls;
+        }
+        let rate = ratio(self.before.errors, self.before.calls);
         let calls = self.now.calls as f64;
         let chance = 2.0 * (calls * rate * (1.0 - rate)).sqrt();
         let allowed = calls * (rate + ratio(ERRORS_MORE_PERCENT, 100)) + chance;
@@ -245,6 +256,21 @@ mod tests {
         let nonsense = Tally { calls: 1000, errors: 500 };
         assert_eq!(after(nonsense, &hundred(60)), Verdict::Open);
         assert!(matches!(after(nonsense, &hundred(70)), Verdict::Failed(Failure::Errors { .. })));
+    }
+
+    #[test]
+    fn without_a_history_a_version_is_judged_by_itself() {
+        let none = Tally { calls: RATE_CALLS_MIN - 1, errors: 0 };
+        let of = |errors, good| after(none, &[(Outcome::Error, errors), (Outcome::Good, good)]);
+        assert_eq!(of(3, 3), Verdict::Open, "three clients that sent nonsense");
+        assert_eq!(of(ALONE_ERRORS_MIN - 1, 0), Verdict::Open);
+        assert_eq!(of(ALONE_ERRORS_MIN, ALONE_ERRORS_MIN), Verdict::Open);
+        assert!(matches!(of(ALONE_ERRORS_MIN + 1, ALONE_ERRORS_MIN), Verdict::Failed(_)));
+        let some = Tally { calls: RATE_CALLS_MIN, errors: 0 };
+        assert!(
+            matches!(after(some, &[(Outcome::Error, 3), (Outcome::Good, 3)]), Verdict::Failed(_)),
+            "the control"
+        );
     }
 
     #[test]

@@ -38,9 +38,10 @@ struct Members<'a>(Vec<(Text<'a>, &'a RawValue)>);
 #[derive(Deserialize)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-/// A refusal that names the member.
-pub fn invalid(path: &str, what: &str) -> PluginError {
-    PluginError::InvalidRequest(format!("{path}: {what}"))
+/// A refusal that names the member. What this vendor does not serve, another one may: that no vendor
+/// would is not for one adapter to say.
+pub fn unserved(path: &str, what: &str) -> PluginError {
+    PluginError::Unsupported(format!("{path}: {what}"))
 }
 
 // === impl Node ===
@@ -74,13 +75,13 @@ impl<'a> Node<'a> {
     /// A value that is read whole. A file in base64 is scanned as seldom as can be: a plan has
     /// milliseconds, and each scan of a file takes one or two.
     pub fn read<T: Deserialize<'a>>(&self, wanted: &str) -> Result<T, PluginError> {
-        serde_json::from_str(self.raw.get()).map_err(|_| self.invalid(wanted))
+        serde_json::from_str(self.raw.get()).map_err(|_| self.unserved(wanted))
     }
 
     pub fn object(self) -> Result<Object<'a>, PluginError> {
         match serde_json::from_str(self.raw.get()) {
             Ok(members) => Ok(Object { path: self.path, members }),
-            Err(_) => Err(self.invalid("an object is wanted")),
+            Err(_) => Err(self.unserved("an object is wanted")),
         }
     }
 
@@ -96,8 +97,8 @@ impl<'a> Node<'a> {
         self.read("a list is wanted")
     }
 
-    pub fn invalid(&self, what: &str) -> PluginError {
-        invalid(&self.path, what)
+    pub fn unserved(&self, what: &str) -> PluginError {
+        unserved(&self.path, what)
     }
 }
 
@@ -125,7 +126,7 @@ impl<'a> Object<'a> {
     }
 
     pub fn want(&mut self, name: &str) -> Result<Node<'a>, PluginError> {
-        self.take(name).ok_or_else(|| invalid(&self.at(name), "is missing"))
+        self.take(name).ok_or_else(|| unserved(&self.at(name), "is missing"))
     }
 
     /// Where a member stands.
@@ -151,7 +152,7 @@ impl<'a> Object<'a> {
     pub fn finish(self, echoes: &[&str]) -> Result<(), PluginError> {
         let start = if self.path.is_empty() { 0 } else { self.path.len() + 1 };
         let strange = self.rest().find(|node| !echoes.contains(&&node.path[start..]));
-        strange.map_or(Ok(()), |node| Err(node.invalid("is not known here, or stands twice; leave it out")))
+        strange.map_or(Ok(()), |node| Err(node.unserved("is not known here, or stands twice; leave it out")))
     }
 }
 

@@ -81,7 +81,7 @@ fn service_tier<'a>(asked: &mut Object<'a>) -> Result<Option<Node<'a>>, PluginEr
     match node.text()?.as_ref() {
         "auto" => Ok(None),
         "standard_only" => Ok(Some(node)),
-        _ => Err(node.invalid("Anthropic has \"auto\" and \"standard_only\"; send one of them or none")),
+        _ => Err(node.unserved("Anthropic has \"auto\" and \"standard_only\"; send one of them or none")),
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
     fn body_of(request: &str) -> Result<String, String> {
         match map(request.as_bytes(), "m", false, &Config::default()) {
             Ok(outgoing) => Ok(String::from_utf8(outgoing.body).unwrap()),
-            Err(PluginError::InvalidRequest(text)) => Err(text),
+            Err(PluginError::InvalidRequest(text) | PluginError::Unsupported(text)) => Err(text),
             Err(error) => panic!("{error:?}"),
         }
     }

@@ -109,7 +109,7 @@ fn check_request(name: &str, vector: &Vector, asked: &RawValue) {
             assert_eq!(compact(text(&outgoing.body)), compact(wanted.get()), "{name}");
             assert_eq!(outgoing.carry, Carry { include_usage: vector.include_usage }, "{name}");
         }
-        Err(PluginError::InvalidRequest(said)) => {
+        Err(PluginError::Unsupported(said)) => {
             assert_eq!(Some(&said), vector.refused.as_ref(), "{name}");
         }
         Err(error) => panic!("{name}: {error:?}"),

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use sluice_plugin::adapter::PluginError;
 
 use super::parts::{self, Speaker};
-use crate::json::{Kind, Node, Object, invalid};
+use crate::json::{Kind, Node, Object, unserved};
 use crate::wire::{Block, Role, Turn};
 
 pub struct Conversation<'a> {
@@ -37,13 +37,15 @@ pub fn map<'a>(messages: &Node<'a>) -> Result<Conversation<'a>, PluginError> {
                 let result = tool_result(&mut message)?;
                 conversation.say(Role::User, vec![result]);
             }
-            "function" => return Err(role.invalid("is no longer used; send role \"tool\" with tool_call_id")),
-            _ => return Err(role.invalid("system, developer, user, assistant or tool is wanted")),
+            "function" => {
+                return Err(role.unserved("is no longer used; send role \"tool\" with tool_call_id"));
+            }
+            _ => return Err(role.unserved("system, developer, user, assistant or tool is wanted")),
         }
         message.finish(&ECHOES)?;
     }
     if conversation.turns.is_empty() {
-        return Err(messages.invalid("Anthropic wants at least one user message with content"));
+        return Err(messages.unserved("Anthropic wants at least one user message with content"));
     }
     Ok(conversation)
 }
@@ -77,7 +79,7 @@ fn assistant<'a>(message: &mut Object<'a>) -> Result<Vec<Block<'a>>, PluginError
         }
     }
     if message.take("function_call").is_some() {
-        return Err(invalid(&message.at("function_call"), "is no longer used; send tool_calls"));
+        return Err(unserved(&message.at("function_call"), "is no longer used; send tool_calls"));
     }
     Ok(blocks)
 }
@@ -86,7 +88,7 @@ fn tool_use(mut call: Object<'_>) -> Result<Block<'_>, PluginError> {
     if let Some(kind) = call.take("type")
         && kind.text()? != "function"
     {
-        return Err(kind.invalid("Anthropic knows calls of functions only"));
+        return Err(kind.unserved("Anthropic knows calls of functions only"));
     }
     let id = call.want("id")?.raw;
     let mut function = call.want("function")?.object()?;
@@ -105,14 +107,14 @@ fn input(arguments: &Node<'_>) -> Result<Box<RawValue>, PluginError> {
     let input = RawValue::from_string(text.into_owned());
     match input {
         Ok(input) if input.get().starts_with('{') => Ok(input),
-        Ok(_) | Err(_) => Err(arguments.invalid("a string that holds a JSON object is wanted")),
+        Ok(_) | Err(_) => Err(arguments.unserved("a string that holds a JSON object is wanted")),
     }
 }
 
 fn tool_result<'a>(message: &mut Object<'a>) -> Result<Block<'a>, PluginError> {
     let id = message.want("tool_call_id")?;
     if id.kind() != Kind::Text {
-        return Err(id.invalid("a string is wanted"));
+        return Err(id.unserved("a string is wanted"));
     }
     Ok(Block::ToolResult { tool_use_id: id.raw, content: content(message, Speaker::Tool)? })
 }

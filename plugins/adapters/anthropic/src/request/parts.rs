@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use sluice_plugin::adapter::PluginError;
 
-use crate::json::{Kind, Node, Object, Text, invalid, is_blank};
+use crate::json::{Kind, Node, Object, Text, is_blank, unserved};
 use crate::wire::{Block, Source};
 
 /// Whose content it is: not everybody may show images.
@@ -44,7 +44,7 @@ pub fn map<'a>(content: &Node<'a>, speaker: Speaker) -> Result<Vec<Block<'a>>, P
             let blocks: Result<Vec<_>, _> = parts.map(|part| map_part(part, speaker)).collect();
             Ok(blocks?.into_iter().flatten().collect())
         }
-        Kind::Object | Kind::Plain => Err(content.invalid("a string or a list of parts is wanted")),
+        Kind::Object | Kind::Plain => Err(content.unserved("a string or a list of parts is wanted")),
     }
 }
 
@@ -54,7 +54,7 @@ pub fn text<'a>(
     cache_control: Option<&'a RawValue>,
 ) -> Result<Option<Block<'a>>, PluginError> {
     if text.kind() != Kind::Text {
-        return Err(text.invalid("a string is wanted"));
+        return Err(text.unserved("a string is wanted"));
     }
     Ok((!is_blank(text.raw)).then_some(Block::Text { text: text.raw, cache_control }))
 }
@@ -69,12 +69,12 @@ fn map_part(mut part: Object<'_>, speaker: Speaker) -> Result<Option<Block<'_>>,
             Some(Block::Image { source: image(&mut part)?, cache_control })
         }
         ("file", Speaker::User | Speaker::Tool) => Some(document(&mut part, cache_control)?),
-        ("input_audio", _) => return Err(invalid(part.path(), "Anthropic takes no audio; send its text")),
+        ("input_audio", _) => return Err(unserved(part.path(), "Anthropic takes no audio; send its text")),
         (_, Speaker::User | Speaker::Tool) => {
-            return Err(invalid(part.path(), "a part of type text, image_url or file is wanted"));
+            return Err(unserved(part.path(), "a part of type text, image_url or file is wanted"));
         }
         (_, Speaker::System | Speaker::Assistant) => {
-            return Err(invalid(part.path(), "only text is taken here; send other parts as user"));
+            return Err(unserved(part.path(), "only text is taken here; send other parts as user"));
         }
     };
     part.finish(&["annotations"])?;
@@ -90,8 +90,8 @@ fn image<'a>(part: &mut Object<'a>) -> Result<Source<'a>, PluginError> {
     if address.starts_with("https://") || address.starts_with("http://") {
         return Ok(Source::Url { url: address });
     }
-    let (media_type, data) =
-        data_url(address).ok_or_else(|| node.invalid("a data: URL in base64 or an http(s) URL is wanted"))?;
+    let (media_type, data) = data_url(address)
+        .ok_or_else(|| node.unserved("a data: URL in base64 or an http(s) URL is wanted"))?;
     // Often sent, and no media type: Anthropic refuses it.
     let media_type = if media_type == "image/jpg" { "image/jpeg".into() } else { media_type };
     Ok(Source::Base64 { media_type, data })
@@ -104,7 +104,7 @@ fn document<'a>(
     let node = part.want("file")?;
     let file: File<'a> = node.read("an object with file_data is wanted")?;
     if file.file_id.is_some() {
-        return Err(node.invalid("file_id is OpenAI's; send the file itself as file_data"));
+        return Err(node.unserved("file_id is OpenAI's; send the file itself as file_data"));
     }
     match file.file_data.and_then(|url| data_url(url.0)) {
         Some((media_type, data)) if media_type == "application/pdf" => {
@@ -113,7 +113,7 @@ fn document<'a>(
         }
         Some(_) | None => {
             Err(node
-                .invalid("file_data is wanted as data:application/pdf;base64,…; send other files as text"))
+                .unserved("file_data is wanted as data:application/pdf;base64,…; send other files as text"))
         }
     }
 }

@@ -45,13 +45,13 @@ fn budget(effort: &Node<'_>) -> Result<Option<u64>, PluginError> {
     }
     let known = BUDGETS.iter().find(|(known, _)| *known == name);
     let wanted = "none, minimal, low, medium or high is wanted; for more, send Anthropic's thinking";
-    known.map(|(_, tokens)| Some(*tokens)).ok_or_else(|| effort.invalid(wanted))
+    known.map(|(_, tokens)| Some(*tokens)).ok_or_else(|| effort.unserved(wanted))
 }
 
 pub fn temperature<'a>(asked: &mut Object<'a>) -> Result<Option<&'a RawValue>, PluginError> {
     let Some(node) = asked.take("temperature") else { return Ok(None) };
     if node.number()? > TEMPERATURE_MAX {
-        return Err(node.invalid("Anthropic's highest is 1; send 0 to 1"));
+        return Err(node.unserved("Anthropic's highest is 1; send 0 to 1"));
     }
     Ok(Some(node.raw))
 }
@@ -61,7 +61,7 @@ pub fn stop_sequences<'a>(asked: &mut Object<'a>) -> Result<Vec<&'a RawValue>, P
     match node.kind() {
         Kind::Text => Ok(vec![node.raw]),
         Kind::List => node.items(),
-        Kind::Object | Kind::Plain => Err(node.invalid("a string or a list of strings is wanted")),
+        Kind::Object | Kind::Plain => Err(node.unserved("a string or a list of strings is wanted")),
     }
 }
 
@@ -80,13 +80,13 @@ pub fn output_config<'a>(asked: &mut Object<'a>) -> Result<Option<OutputConfig<'
     let kind = wanted.want("type")?;
     match kind.text()?.as_ref() {
         "text" => Ok(own),
-        "json_schema" if own.is_some() => Err(node.invalid("say it in output_config, or leave that out")),
+        "json_schema" if own.is_some() => Err(node.unserved("say it in output_config, or leave that out")),
         "json_schema" => {
             // `name`, `description` and `strict` have no place there: the schema is always kept to.
             let schema = wanted.want("json_schema")?.object()?.want("schema")?.raw;
             Ok(Some(OutputConfig::Format { format: Format { kind: "json_schema", schema } }))
         }
-        "json_object" => Err(node.invalid("Anthropic has no json_object; send json_schema with a schema")),
-        _ => Err(kind.invalid("text or json_schema is wanted")),
+        "json_object" => Err(node.unserved("Anthropic has no json_object; send json_schema with a schema")),
+        _ => Err(kind.unserved("text or json_schema is wanted")),
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use sluice_plugin::adapter::PluginError;
 
-use crate::json::{Kind, Node, Object, invalid};
+use crate::json::{Kind, Node, Object, unserved};
 use crate::wire::{Tool, ToolChoice};
 
 type Offer<'a> = (Vec<Tool<'a>>, Option<ToolChoice<'a>>);
@@ -13,7 +13,7 @@ type Offer<'a> = (Vec<Tool<'a>>, Option<ToolChoice<'a>>);
 pub fn map<'a>(asked: &mut Object<'a>) -> Result<Offer<'a>, PluginError> {
     for legacy in ["functions", "function_call"] {
         if let Some(node) = asked.take(legacy) {
-            return Err(node.invalid("is no longer used; send tools and tool_choice"));
+            return Err(node.unserved("is no longer used; send tools and tool_choice"));
         }
     }
     let tools = asked.take("tools").map_or(Ok(Vec::new()), |tools| tools.objects())?;
@@ -35,7 +35,7 @@ pub fn map<'a>(asked: &mut Object<'a>) -> Result<Offer<'a>, PluginError> {
 fn tool(mut tool: Object<'_>) -> Result<Tool<'_>, PluginError> {
     let kind = tool.want("type")?;
     if kind.text()? != "function" {
-        return Err(kind.invalid("Anthropic is offered functions only; describe the tool as one"));
+        return Err(kind.unserved("Anthropic is offered functions only; describe the tool as one"));
     }
     let mut function = tool.want("function")?.object()?;
     let mapped = Tool {
@@ -64,17 +64,17 @@ fn choice(node: Node<'_>) -> Result<ToolChoice<'_>, PluginError> {
             "none" => Ok(plain("none")),
             "auto" => Ok(plain("auto")),
             "required" => Ok(plain("any")),
-            _ => Err(node.invalid("none, auto, required or a function is wanted")),
+            _ => Err(node.unserved("none, auto, required or a function is wanted")),
         };
     }
     let mut choice = node.object()?;
     let kind = choice.want("type")?;
     if kind.text()? != "function" {
-        return Err(kind.invalid("Anthropic can be made to call a function only; offer fewer tools instead"));
+        return Err(kind.unserved("Anthropic can be made to call a function only; offer fewer tools instead"));
     }
     let name = choice.want("function")?.object()?.want("name")?;
     if name.kind() != Kind::Text {
-        return Err(invalid(&name.path, "a string is wanted"));
+        return Err(unserved(&name.path, "a string is wanted"));
     }
     Ok(ToolChoice { name: Some(name.raw), ..plain("tool") })
 }

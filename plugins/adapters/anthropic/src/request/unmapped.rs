@@ -19,7 +19,7 @@ pub fn check(node: &Node<'_>) -> Result<(), PluginError> {
         "verbosity" => node.text()? == "medium",
         _ => false,
     };
-    if harmless { Ok(()) } else { Err(node.invalid(advice(&node.path))) }
+    if harmless { Ok(()) } else { Err(node.unserved(advice(&node.path))) }
 }
 
 fn advice(name: &str) -> &'static str {
