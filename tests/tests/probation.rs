@@ -4,6 +4,8 @@
 
 use std::fs;
 
+use sluice_tests::gateway::question;
+use sluice_tests::raw_vendor::{RawVendor, chunk, end, head};
 use sluice_tests::versions::{adapter, policy};
 use sluice_tests::{Gateway, Options};
 
@@ -156,6 +158,67 @@ async fn a_version_that_errs_more_often_is_taken_back() {
     }
     gateway.wait_for(ROLLED_BACK, 1);
     assert_eq!(digest(&gateway, "marked").await, good);
+}
+
+/// A vendor that says this to everybody, and the guest that makes its mark of it.
+async fn start_mapping(said: &'static str) -> (RawVendor, Gateway) {
+    let answer = move |_| match said {
+        "" => vec![head(200, "application/json"), chunk("{}"), end()],
+        said => vec![head(200, "text/event-stream"), chunk(said), end()],
+    };
+    let vendor = RawVendor::start(answer).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = vendor.base_url();
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[upstreams.one]\nadapter = \"marked\"\nbase_url = \"{url}\"\n\
+         breaker = {{ failures = 1000 }}\n[[models]]\nname = \"marked\"\nretries = 0\ntargets = [{{ upstream = \"one\" }}]\n"
+    );
+    fs::write(folder.path().join("sluice.toml"), config).unwrap();
+    fs::create_dir(folder.path().join("plugins.d")).unwrap();
+    fs::write(folder.path().join("plugins.d/adapter.wasm"), adapter("map-ok", "good")).unwrap();
+    (vendor, Gateway::start_in(folder, &Options::default()))
+}
+
+async fn ask_for(gateway: &Gateway, stream: bool) -> sluice_tests::Answer {
+    gateway.chat(question("marked", stream).to_string()).await
+}
+
+/// What a version makes of answers counts as what it makes of requests; where it breaks down before
+/// the client has had anything, the version before plans and asks anew.
+#[tokio::test]
+async fn an_adapter_that_traps_over_answers_is_taken_back_and_no_request_fails() {
+    for (said, stream) in [("data: {}\n\n", true), ("", false)] {
+        let (vendor, gateway) = start_mapping(said).await;
+        for _ in 0..30 {
+            assert_eq!(ask_for(&gateway, stream).await.status, 200);
+        }
+        let good = digest(&gateway, "marked").await;
+        drop_in(&gateway, "adapter.wasm", &adapter("map-trap", "bad"));
+        for _ in 0..10 {
+            let answer = ask_for(&gateway, stream).await;
+            assert!(answer.status == 200 && answer.text().contains("good"), "{answer:?}");
+        }
+        gateway.wait_for(ROLLED_BACK, 1);
+        assert_eq!(digest(&gateway, "marked").await, good);
+        assert_eq!(vendor.requests(), 30 + 10 + 3, "three were asked again");
+    }
+}
+
+/// A vendor's nonsense says nothing of the adapter that finds it to be nonsense.
+#[tokio::test]
+async fn a_vendors_nonsense_takes_no_adapter_back() {
+    let (_vendor, gateway) = start_mapping("data: nonsense\n\n").await;
+    for _ in 0..30 {
+        ask_for(&gateway, true).await.refused(502, "upstream_malformed");
+        gateway.client().post(gateway.url("/admin/v1/breakers/one/marked/reset")).send().await.unwrap();
+    }
+    drop_in(&gateway, "adapter.wasm", &adapter("map-ok", "better"));
+    for _ in 0..30 {
+        ask_for(&gateway, true).await.refused(502, "upstream_malformed");
+        gateway.client().post(gateway.url("/admin/v1/breakers/one/marked/reset")).send().await.unwrap();
+    }
+    assert!(!gateway.log().contains(ROLLED_BACK), "{}", gateway.log());
+    assert_eq!(gateway.counters("marked").await.row()["state"], "probation");
 }
 
 /// The control to all of the above: a version as good as the one before stays.
