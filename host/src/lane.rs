@@ -98,6 +98,13 @@ impl Lanes {
         Arc::clone(lanes.entry(model.to_owned()).or_insert_with(make))
     }
 
+    /// Another credential is there: what rests for want of a good one may be asked again.
+    pub(crate) fn has_new_credential(&self) {
+        for lane in lock(&self.by_model).values() {
+            lock(&lane.bench).take_if(|bench| bench.class == FaultClass::Credential);
+        }
+    }
+
     pub(crate) fn views(&self, now: Instant) -> Vec<LaneView> {
         let lanes: Vec<Arc<Lane>> = lock(&self.by_model).values().map(Arc::clone).collect();
         let view = |lane: Arc<Lane>| {
@@ -168,8 +175,12 @@ impl Lane {
             FaultClass::Caller | FaultClass::Policy | FaultClass::Provider | FaultClass::Plugin => return,
         };
         let (until, mut bench) = (now + rest, lock(&self.bench));
-        if !rest.is_zero() && bench.is_none_or(|bench| bench.until < until) {
-            *bench = Some(Bench { until, class });
+        if rest.is_zero() || bench.is_some_and(|bench| bench.until >= until) {
+            return;
+        }
+        if bench.replace(Bench { until, class }).is_none_or(|before| before.until <= now) {
+            let (upstream, model, reason) = (&self.upstream, &self.model, class.name());
+            tracing::warn!(upstream, model, reason, ?rest, "rests; others are asked first");
         }
     }
 

@@ -157,7 +157,7 @@ impl Server {
         let mut answer = match self.route(id.clone(), head, body).await {
             Ok(answer) => answer,
             Err(refusal) => {
-                tracing::info!(request = id, code = refusal.code(), "refused");
+                tracing::debug!(request = id, code = refusal.code(), "refused");
                 refusal.into_response()
             }
         };

@@ -257,7 +257,7 @@ impl Underway {
         self.inflight.stats().failed();
         let lane = self.pass.lane();
         lane.measures.fault(class);
-        tracing::info!(
+        tracing::debug!(
             request = self.request_id,
             upstream = lane.upstream,
             model = lane.model,

@@ -105,9 +105,16 @@ async fn a_rotated_secret_is_the_one_that_is_sent() {
         rows.iter().map(|row| key(&row.headers)).collect::<Vec<_>>()
     };
     assert_eq!(sent().await, ["Bearer first-a", "Bearer first-b"]);
+    // The vendor has changed it already: until the operator follows, it rests.
+    simulator.direct("a", serde_json::from_value(serde_json::json!({"key": "second-a"})).unwrap());
+    gateway.ask("a").await.refused(502, "upstream_refused_credential");
+    let rests = async || gateway.get("/admin/v1/breakers").await.json()["breakers"][0]["rests"].clone();
+    assert_eq!(rests().await["reason"], "credential");
+    simulator.clear_books();
     fs::write(gateway.folder().join("key"), "second-a\n").unwrap();
     gateway.wait_for(RELOADED, 1);
     fs::write(gateway.folder().join(".env"), "ROTATED=second-b\n").unwrap();
     gateway.wait_for(RELOADED, 2);
+    assert!(rests().await.is_null(), "it may be asked at once");
     assert_eq!(sent().await, ["Bearer second-a", "Bearer second-b"]);
 }

@@ -12,7 +12,7 @@ use sluice_runtime::{
 };
 
 use super::{Model, Parts, Routes, Target, Upstream};
-use crate::config::{self, Config, Located, Problem};
+use crate::config::{self, Config, Located, Problem, Secret};
 use crate::lane::Lanes;
 use crate::prepared::PlanCache;
 
@@ -85,16 +85,17 @@ impl<'a> Assembly<'a> {
         let lanes = earlier.filter(same_address).map(|earlier| Arc::clone(&earlier.lanes));
         let lanes = lanes
             .unwrap_or_else(|| Arc::new(Lanes::new(&upstream.name, limits, self.parts.measures.clone())));
+        let secrets: BTreeMap<String, Secret> =
+            upstream.secrets.iter().map(|(slot, secret)| (slot.clone(), secret.value.clone())).collect();
+        if earlier.is_some_and(|earlier| earlier.secrets != secrets) {
+            lanes.has_new_credential();
+        }
         Some(Upstream {
             id,
             name: upstream.name.clone(),
             adapter,
             base_url: upstream.base_url.clone(),
-            secrets: upstream
-                .secrets
-                .iter()
-                .map(|(slot, secret)| (slot.clone(), secret.value.clone()))
-                .collect(),
+            secrets,
             plans: plans.unwrap_or_else(|| Arc::new(PlanCache::new())),
             timers: upstream.timers,
             client: self.parts.clients.connecting_within(upstream.timers.connect),

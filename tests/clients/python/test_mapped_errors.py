@@ -58,7 +58,8 @@ def test_statuses_and_words_of_the_vendor(ask, vendor, status, by_vendor, by_ope
     assert isinstance(direct, by_vendor) and isinstance(through, by_openai)
     assert through.status_code == direct.status_code == status
     assert through.body["message"] == direct.api_message
-    assert through.type == ("invalid_request_error" if status < 500 else "server_error")
+    kinds = {429: "rate_limit_error"}
+    assert through.type == kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
 
 
 def test_when_to_come_again(ask, vendor):
