@@ -10,6 +10,9 @@ use sluice_tests::stage::{Vendor, model};
 /// Calls that hang at once.
 const HUNG: usize = 1_000;
 
+/// Streams that are mapped at once, as documented.
+const MAPPED_MAX: usize = 1_536;
+
 /// A breaker and timers so wide that only what a test is about can happen.
 fn patient(breaker: &str) -> String {
     format!(
@@ -298,6 +301,31 @@ async fn a_thousand_hung_calls_leave_nothing_behind() {
     assert!(after_last.files <= after_first.files + 2, "{after_first:?} {after_last:?}");
     let grown = after_last.bytes.saturating_sub(after_first.bytes);
     assert!(grown <= 10 << 20, "{after_first:?} {after_last:?}");
+}
+
+/// Streams that are mapped need room in the gateway: it is taken before the vendor is asked, and where
+/// there is none, another target may do without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_has_no_room_is_not_asked_for() {
+    let mapped = Vendor { name: "a", adapter: "anthropic", more: "timeouts = { headers = \"5m\" }" };
+    let models = model("two", &["a", "b"], "retries = 0") + &model("one", &["a"], "retries = 0");
+    let stage = Stage::start("", &[mapped, Vendor::openai("b", "")], &models).await;
+    stage.direct("a", json!({"faults": [{"kind": "hang", "at": "headers", "times": 0}]}));
+    let client = client(|builder| builder.pool_max_idle_per_host(0));
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..MAPPED_MAX {
+        let request = client.post(stage.gateway.url("/v1/chat/completions"));
+        calls.spawn(send(request.body(question("one", true).to_string())));
+    }
+    stage.arrived(MAPPED_MAX).await;
+    stage.ask("one", true).await.refused(503, "no_room");
+    assert_eq!(stage.ask("two", true).await.status, 200);
+    assert_eq!((stage.seen("a"), stage.seen("b")), (MAPPED_MAX, 1));
+    // The control: whoever leaves makes room.
+    calls.shutdown().await;
+    stage.finished(MAPPED_MAX + 1).await;
+    stage.direct("a", json!({}));
+    assert_eq!(stage.ask("one", true).await.status, 200);
 }
 
 #[derive(Clone, Copy, Debug)]
