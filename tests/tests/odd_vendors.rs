@@ -214,6 +214,34 @@ async fn a_total_time_holds_while_data_keeps_coming() {
     }
 }
 
+/// What is not told by the tables of faults: a connection that does not stand, TLS included, and a
+/// whole answer that does not end.
+#[tokio::test]
+async fn each_timer_of_an_attempt_has_its_name() {
+    let acts = vec![head(200, JSON), chunk("{"), Act::Hold];
+    let bench = Bench::start("openai", "timeouts = { total = \"300ms\" }").await;
+    let (answer, _) = bench.asked(acts.clone(), question("m", false)).await;
+    assert!(answer.refused(504, "timeout_total").contains("timeouts.total"));
+    let bench = Bench::start("openai", "timeouts = { headers = \"300ms\" }").await;
+    let (answer, _) = bench.asked(vec![Act::Hold], question("m", false)).await;
+    assert!(answer.refused(504, "timeout_headers").contains("timeouts.headers"));
+    // It takes the connection and knows no TLS.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let config = |url: &str| {
+        format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[upstreams.a]\nadapter = \"openai\"\nbase_url = \"{url}\"\n\
+             secrets = {{ api-key = \"env:KEY\" }}\ntimeouts = {{ connect = \"300ms\" }}\n\
+             [[models]]\nname = \"m\"\nretries = 0\ntargets = [{{ upstream = \"a\" }}]\n"
+        )
+    };
+    let options = Options::with(&[("KEY", "sk-of-the-test")]);
+    let gateway = Gateway::start(&config(&format!("https://127.0.0.1:{port}/v1")), &options);
+    assert!(gateway.ask("m").await.refused(504, "timeout_connect").contains("timeouts.connect"));
+    drop(silent);
+    gateway.ask("m").await.refused(502, "upstream_unreachable");
+}
+
 /// A vendor that closes the connections that it said it would keep is asked on a fresh one.
 #[tokio::test]
 async fn a_kept_connection_that_closes_is_replaced() {
