@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use sluice_tests::command::{Run, run};
-use sluice_tests::{Gateway, Options, workspace};
+use sluice_tests::workspace::{self, root};
+use sluice_tests::{Gateway, Options};
 
 const VARIABLES: [(&str, &str); 2] = [("KEY", "k"), ("BLANK", "  ")];
 
@@ -379,4 +381,60 @@ async fn the_plugin_folder_adds_and_refuses() {
     assert!(source("hostile-policy").ends_with("a.wasm"));
     assert!(source("cheapest").ends_with("cheapest.wasm"));
     assert_eq!(source("priority"), "built-in");
+}
+
+/// The keys of each kind of table: names and places are left out of its path.
+fn keys_by_kind(value: &toml::Value, path: &str, keys: &mut BTreeMap<String, BTreeSet<String>>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                let known = keys.entry(path.to_owned()).or_default();
+                known.insert(key.clone());
+                let name = if path == "upstreams" { "*" } else { key };
+                let below = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                keys_by_kind(value, &below, keys);
+            }
+        }
+        toml::Value::Array(items) => items.iter().for_each(|item| keys_by_kind(item, path, keys)),
+        _leaf => {}
+    }
+}
+
+/// Puts a key that nobody knows into every table.
+fn with_a_stranger(value: &mut toml::Value) {
+    match value {
+        toml::Value::Table(table) => {
+            table.iter_mut().for_each(|(_, value)| with_a_stranger(value));
+            table.insert("zzzzzz".into(), toml::Value::Integer(1));
+        }
+        toml::Value::Array(items) => items.iter_mut().for_each(with_a_stranger),
+        _leaf => {}
+    }
+}
+
+/// The program itself says what it knows, when it is asked for what it does not.
+#[test]
+fn every_key_stands_in_the_full_example() {
+    let text = std::fs::read_to_string(root().join("examples/full.toml")).unwrap();
+    let mut full: toml::Value = toml::from_str(&text).unwrap();
+    let mut written = BTreeMap::new();
+    keys_by_kind(&full, "", &mut written);
+    with_a_stranger(&mut full);
+    let run = check(&toml::to_string(&full).unwrap());
+    let mut tables = 0;
+    for line in run.printed().lines() {
+        let Some((place, known)) = line.split_once(": unknown key; known here are ") else { continue };
+        let path = place.rsplit(' ').next().unwrap().trim_end_matches("zzzzzz").trim_end_matches('.');
+        let digits = |c: char| c.is_ascii_digit() || c == '[' || c == ']';
+        let mut kind: Vec<&str> = path.split('.').map(|part| part.trim_end_matches(digits)).collect();
+        if kind[0] == "upstreams" {
+            kind[1] = "*";
+        }
+        let written = &written[&kind.join(".")];
+        for key in known.split(", ") {
+            assert!(written.contains(key), "examples/full.toml does not show {key} of [{path}]");
+        }
+        tables += 1;
+    }
+    assert!(tables >= 8, "{tables} tables were looked at: {}", run.printed());
 }

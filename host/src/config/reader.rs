@@ -38,6 +38,8 @@ pub(super) struct Table<'d> {
     span: Range<usize>,
     entries: &'d DeTable<'d>,
     asked: RefCell<BTreeSet<&'static str>>,
+    /// Known, and said to be missing.
+    unbuilt: RefCell<BTreeSet<&'static str>>,
 }
 
 /// A value with its place.
@@ -59,7 +61,14 @@ impl<'d> Document<'d> {
     }
 
     pub(super) fn root(&'d self, entries: &'d DeTable<'d>) -> Table<'d> {
-        Table { document: self, path: String::new(), span: 0..0, entries, asked: RefCell::default() }
+        Table {
+            document: self,
+            path: String::new(),
+            span: 0..0,
+            entries,
+            asked: RefCell::default(),
+            unbuilt: RefCell::default(),
+        }
     }
 
     pub(super) fn syntax(&self, error: &toml::de::Error) -> Problem {
@@ -114,7 +123,9 @@ impl<'d> Table<'d> {
 
     /// A key that is known, but whose feature is not built.
     pub(super) fn not_built(&self, key: &'static str, feature: &str) {
-        if let Some(found) = self.get(key) {
+        self.unbuilt.borrow_mut().insert(key);
+        if let Some(value) = self.entries.get(key) {
+            let found = self.found(key, value);
             let mut place = found.place;
             if found.value.is_table() || found.value.is_array() {
                 place.shown = None;
@@ -138,7 +149,7 @@ impl<'d> Table<'d> {
         let asked = self.asked.borrow();
         for (key, value) in self.entries {
             let name = key.get_ref().as_ref();
-            if asked.contains(name) {
+            if asked.contains(name) || self.unbuilt.borrow().contains(name) {
                 continue;
             }
             let near = asked.iter().map(|known| (strsim::jaro_winkler(known, name), known));
@@ -232,7 +243,8 @@ impl<'d> Found<'d> {
     pub(super) fn table(&self) -> Option<Table<'d>> {
         let Some(entries) = self.value.as_table() else { return self.refuse("wanted a table") };
         let (path, span) = (self.place.key.clone(), self.span.clone());
-        Some(Table { document: self.document, path, span, entries, asked: RefCell::default() })
+        let (asked, unbuilt) = (RefCell::default(), RefCell::default());
+        Some(Table { document: self.document, path, span, entries, asked, unbuilt })
     }
 
     /// The tables of an array, `key[0]`, `key[1]` and so on.
