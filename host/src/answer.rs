@@ -12,7 +12,6 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use sluice_core::chat::{Whole, begins_as_object};
 use sluice_core::codes::{Endpoint, Surface};
-use sluice_core::fault::FaultClass;
 use sluice_core::plan::{CallPlan, ResponsePlan};
 use sluice_runtime::{AnswerContext, Place, VendorAnswer};
 use tokio::time::Instant;
@@ -174,13 +173,13 @@ impl Reading<'_> {
             ResponsePlan::SameWire => match Whole::read(&text) {
                 Whole::Completion => Ok(self.answer(head, Body::full(text))),
                 Whole::Malformed => Err(FaultKind::Malformed),
-                Whole::Error(inside) => Err(self.inside(inside.class, &inside.message)),
+                Whole::Error(inside) => Err(self.upstream.says(inside.class, &inside.message)),
             },
             ResponsePlan::Mapped => {
                 let mapped = planner.adapter().whole(&self.context(), self.shown(head, &text));
                 let mapped = mapped.map_err(|error| planner.failed(&error))?;
                 if let Some(verdict) = mapped.fault {
-                    return Err(self.inside(verdict.class, &verdict.message));
+                    return Err(self.upstream.says(verdict.class, &verdict.message));
                 }
                 let mut answer = Response::new(Body::full(mapped.wire.into()));
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -265,11 +264,6 @@ impl Reading<'_> {
                 }
             }
         }
-    }
-
-    fn inside(&self, class: FaultClass, message: &str) -> FaultKind {
-        let message = signer::scrub(message.as_bytes(), &self.upstream.secrets);
-        FaultKind::Inside { class, message: String::from_utf8_lossy(&message).into_owned() }
     }
 
     /// Which timer is next while nothing has gone to the client. A model that thinks before it speaks

@@ -6,6 +6,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use sluice_core::fault::FaultClass;
 
+use crate::routes::Upstream;
+use crate::signer;
+
 /// A timer of an attempt, as the configuration names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
@@ -100,6 +103,18 @@ impl Timer {
 impl From<FaultKind> for Fault {
     fn from(kind: FaultKind) -> Fault {
         Fault { kind, retry_after: None, said: None }
+    }
+}
+
+impl Upstream {
+    /// What an error inside an answer is. What a vendor says of the operator's account is not for
+    /// clients.
+    pub(crate) fn says(&self, class: FaultClass, message: &str) -> FaultKind {
+        if class == FaultClass::Credential {
+            return FaultKind::Credential;
+        }
+        let message = signer::scrub(message.as_bytes(), &self.secrets);
+        FaultKind::Inside { class, message: String::from_utf8_lossy(&message).into_owned() }
     }
 }
 

@@ -179,7 +179,7 @@ impl Frames {
                 self.unfinished = self.unfinished.saturating_sub(choices);
             }
             Chunk::Done => self.done(),
-            Chunk::Error(inside) => return Err(self.inside(inside.class, &inside.message)),
+            Chunk::Error(inside) => return Err(self.upstream.says(inside.class, &inside.message)),
             Chunk::Malformed => return Err(FaultKind::Malformed),
         }
         Ok(())
@@ -215,7 +215,7 @@ impl Frames {
                     taken.bytes.push_back(mapped.wire.into());
                 }
                 if let Some(verdict) = mapped.fault {
-                    taken.end = Some(End::Fault(self.inside(verdict.class, &verdict.message)));
+                    taken.end = Some(End::Fault(self.upstream.says(verdict.class, &verdict.message)));
                 }
                 if mapped.phase == Phase::Done {
                     self.done();
@@ -229,11 +229,6 @@ impl Frames {
     fn done(&mut self) {
         self.unfinished = 0;
         self.end_by.get_or_insert_with(|| Instant::now() + END_WITHIN);
-    }
-
-    fn inside(&self, class: sluice_core::fault::FaultClass, message: &str) -> FaultKind {
-        let message = signer::scrub(message.as_bytes(), &self.upstream.secrets);
-        FaultKind::Inside { class, message: String::from_utf8_lossy(&message).into_owned() }
     }
 
     /// The vendor has nothing more to say: whether that was all there was.

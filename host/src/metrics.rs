@@ -1,6 +1,6 @@
 //! The page that Prometheus reads, made from the snapshot and the counters at each scrape.
 //!
-//! Label values come from closed sets, or are ids of plugins that serve.
+//! Label values come from closed sets and from the configuration, or are ids of plugins that serve.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
@@ -61,7 +61,11 @@ pub(crate) fn text(snapshot: &Snapshot, transitions: &Transitions, measures: &Me
     let tasks: Gauge = Gauge::default();
     let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     tasks.set(i64::try_from(alive).unwrap_or(i64::MAX));
-    registry.register("tasks", "Tasks of the runtime: one per connection, and a few more", tasks);
+    registry.register(
+        "tasks",
+        "Tasks of the runtime: one per connection and per stream under way, and a few more",
+        tasks,
+    );
     register_transitions(registry, transitions);
     let plugins = PluginFamilies::default();
     plugins.fill(snapshot);

@@ -1,5 +1,5 @@
 //! A client's socket with two timers that hyper has none for: a connection that never says what it
-//! speaks, and a reader that takes nothing.
+//! speaks, and a reader that takes nothing. (Of a stream on HTTP/2 the relay sees whether it is read.)
 
 use std::io::{Error, ErrorKind, IoSlice};
 use std::pin::Pin;

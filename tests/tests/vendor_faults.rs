@@ -158,6 +158,12 @@ const BEFORE: &[Fault] = {
             Some(Refused(429, "upstream_error")),
         ),
         row(
+            |_| json!({"kind": "error_in_200", "error_type": "authentication_error"}),
+            Class::Passing,
+            Refused(502, "upstream_refused_credential"),
+            Some(Refused(502, "upstream_refused_credential")),
+        ),
+        row(
             |_| json!({"kind": "cut", "events": 1}),
             Class::Provider,
             Refused(502, "upstream_cut_short"),
