@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
@@ -16,13 +15,13 @@ use sluice_core::plan::{CallPlan, ResponsePlan};
 use sluice_runtime::{AnswerContext, Place, VendorAnswer};
 use tokio::time::Instant;
 
-use crate::call::Call;
+use crate::call::SharedCall;
 use crate::fault::{Fault, FaultKind, Timer};
 use crate::frames::{End, Frames};
 use crate::planning::Planner;
 use crate::routes::Upstream;
 use crate::signer;
-use crate::stream::{Body, Relay, Underway};
+use crate::stream::{Body, Client, Relay, Underway};
 use crate::vendor_error;
 
 /// Bytes of an answer that are held back until it shows what it is.
@@ -33,14 +32,13 @@ const WHOLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What an answer is read with.
 pub(crate) struct Reading<'a> {
-    pub(crate) call: &'a Call,
+    pub(crate) call: &'a SharedCall,
     pub(crate) upstream: &'a Arc<Upstream>,
     pub(crate) plan: &'a CallPlan,
     pub(crate) sent: Instant,
     /// The attempt's end at the latest, and by which timer.
     pub(crate) deadline: (Instant, Timer),
-    /// How long a client may take nothing.
-    pub(crate) stalled_reader: Duration,
+    pub(crate) client: &'a Client,
 }
 
 /// An answer's body, and what has been read of it.
@@ -197,7 +195,7 @@ impl Reading<'_> {
             ended: None,
             idle: self.upstream.timers.idle(self.call.shape.streaming),
             deadline: self.deadline,
-            stalled_reader: self.stalled_reader,
+            client: self.client.clone(),
             attempt,
         };
         self.answer(head, Body::relay(relay))
@@ -239,7 +237,7 @@ impl Reading<'_> {
             ended,
             idle: self.upstream.timers.idle(true),
             deadline: self.deadline,
-            stalled_reader: self.stalled_reader,
+            client: self.client.clone(),
             attempt,
         };
         let mut answer = self.answer(head, Body::relay(relay));

@@ -25,7 +25,7 @@ use crate::prepared::Prepared;
 use crate::refusal::Refusal;
 use crate::routes::{Model, Target};
 use crate::signer;
-use crate::stream::{Body, Underway};
+use crate::stream::{Body, Client, Underway};
 
 /// A vendor that asks for a longer pause is not waited for; its wish is passed on.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
@@ -37,8 +37,7 @@ pub(crate) struct Attempts<'a> {
     /// Chance, for the waits between retries.
     pub(crate) chance: &'a RandomState,
     pub(crate) deadline: Instant,
-    /// How long the client may take nothing of a stream.
-    pub(crate) stalled_reader: Duration,
+    pub(crate) client: Client,
 }
 
 /// A target that may be asked, and its lane.
@@ -64,12 +63,21 @@ enum Failed {
     Fault(Fault),
 }
 
-/// What the client is told when nobody has answered.
+/// What the client is told when nobody has answered: the failure that is worth most to it.
 #[derive(Default)]
-struct LastWord {
-    last: Option<Refusal>,
-    /// A vendor that wants a pause will serve after it: the shortest one goes before all else.
-    pause: Option<(Duration, Refusal)>,
+struct LastWord(Option<(Worth, Refusal)>);
+
+/// The lesser, the better for the client to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// It would be served after this pause.
+    Pause(Duration),
+    /// It may be served when it asks again.
+    Passing,
+    /// The operator has to mend something.
+    Operator,
+    /// None of the targets has what it asks for.
+    Nothing,
 }
 
 impl Attempts<'_> {
@@ -89,21 +97,33 @@ impl Attempts<'_> {
                         Some(_) | None => continue,
                     },
                 }
+                if Instant::now() >= self.deadline {
+                    let fault = FaultKind::Timeout(Timer::Remainder);
+                    return Err(word
+                        .said()
+                        .unwrap_or_else(|| Refusal::of_fault(&target.upstream.name, fault.into())));
+                }
                 // Others may have opened it since the candidates were chosen.
                 let Some(pass) = free.lane.ask(std::time::Instant::now()) else { continue };
                 match self.attempt(free, pass).await {
                     Ok(answered) => return Ok(answered),
                     Err(Failed::Refused(refusal)) => return Err(refusal),
-                    Err(Failed::Unserved(text)) => word.last = Some(Refusal::Unserved { text }),
+                    Err(Failed::Unserved(text)) => word.add(Worth::Nothing, Refusal::Unserved { text }),
                     Err(Failed::Fault(fault)) => {
-                        free.lane.rest(fault.kind.class(), fault.retry_after, std::time::Instant::now());
+                        // What is in a request may be forbidden; others are not.
+                        if fault.kind != FaultKind::Forbidden {
+                            free.lane.rest(fault.kind.class(), fault.retry_after, std::time::Instant::now());
+                        }
                         let wait = fault.retry_after.unwrap_or_default();
                         *again = (fault.kind.repeats() && wait <= RETRY_AFTER_MAX).then_some(wait);
-                        let over = matches!(fault.kind, FaultKind::Timeout(Timer::Deadline));
-                        if over || !fault.kind.fails_over() {
-                            return Err(Refusal::of_fault(&target.upstream.name, fault));
+                        let timer = FaultKind::Timeout;
+                        let over = [timer(Timer::Deadline), timer(Timer::Remainder)].contains(&fault.kind);
+                        let (worth, fails_over) = (Worth::of(&fault), fault.kind.fails_over());
+                        let refusal = Refusal::of_fault(&target.upstream.name, fault);
+                        if over || !fails_over {
+                            return Err(refusal);
                         }
-                        word.add(&target.upstream.name, fault);
+                        word.add(worth, refusal);
                     }
                 }
             }
@@ -126,10 +146,10 @@ impl Attempts<'_> {
     /// version before.
     async fn attempt(&self, free: &Free, pass: Pass) -> Result<Answered, Failed> {
         let first = self.attempt_by(&free.target, pass, Version::Current).await;
-        let broke = matches!(&first, Err(Failed::Fault(Fault { kind: FaultKind::Plugin { .. }, .. })));
-        if !broke || free.target.upstream.adapter.before().is_none() {
+        let Err(Failed::Fault(Fault { kind: FaultKind::Plugin { replaceable: true, .. }, .. })) = &first
+        else {
             return first;
-        }
+        };
         let Some(pass) = free.lane.ask(std::time::Instant::now()) else { return first };
         self.attempt_by(&free.target, pass, Version::Before).await
     }
@@ -155,7 +175,7 @@ impl Attempts<'_> {
                 return Err(Failed::Unserved(text));
             }
             Err(Unplanned::Plugin(plugin)) => {
-                let kind = FaultKind::Plugin { plugin };
+                let kind = FaultKind::Plugin { plugin, replaceable: false };
                 underway.failed(&kind);
                 return Err(Failed::Fault(kind.into()));
             }
@@ -200,35 +220,44 @@ impl Attempts<'_> {
         let request = || outbound_request(prepared, target, &outbound);
         let sent = Instant::now();
         let total = (sent + upstream.timers.total, Timer::Total);
-        let deadline = if self.deadline < total.0 { (self.deadline, Timer::Deadline) } else { total };
+        let left = self.deadline.saturating_duration_since(sent);
+        let timer = if left * 2 < self.model.deadline { Timer::Remainder } else { Timer::Deadline };
+        let deadline = if self.deadline < total.0 { (self.deadline, timer) } else { total };
         let headers = (sent + upstream.timers.headers(streaming), Timer::Headers);
         let (until, timer) = if headers.0 < deadline.0 { headers } else { deadline };
         let response = match upstream.client.send(request, until, timer).await {
             Ok(response) => response,
             Err(kind) => return Err((kind.into(), underway)),
         };
-        let stalled_reader = self.stalled_reader;
-        let (call, plan) = (self.call, &prepared.plan);
-        let reading = Reading { call, upstream, plan, sent, deadline, stalled_reader };
+        let (call, plan, client) = (self.call, &prepared.plan, &self.client);
+        let reading = Reading { call, upstream, plan, sent, deadline, client };
         reading.read(response, underway, planner, place).await
     }
 }
 
 impl LastWord {
-    fn add(&mut self, upstream: &str, fault: Fault) {
-        let pause = fault.retry_after.filter(|_| fault.kind.class() == FaultClass::Throttled);
-        let refusal = Refusal::of_fault(upstream, fault);
-        match pause {
-            Some(pause) if self.pause.as_ref().is_none_or(|(known, _)| pause < *known) => {
-                self.pause = Some((pause, refusal));
-            }
-            Some(_) => {}
-            None => self.last = Some(refusal),
+    /// Of two that are worth the same, the later one counts.
+    fn add(&mut self, worth: Worth, refusal: Refusal) {
+        if self.0.as_ref().is_none_or(|(known, _)| worth <= *known) {
+            self.0 = Some((worth, refusal));
         }
     }
 
     fn said(self) -> Option<Refusal> {
-        self.pause.map(|(_, refusal)| refusal).or(self.last)
+        self.0.map(|(_, refusal)| refusal)
+    }
+}
+
+impl Worth {
+    fn of(fault: &Fault) -> Worth {
+        match (fault.kind.class(), fault.retry_after) {
+            (FaultClass::Throttled, Some(pause)) => Worth::Pause(pause),
+            (FaultClass::Throttled | FaultClass::Provider | FaultClass::Plugin | FaultClass::Policy, _) => {
+                Worth::Passing
+            }
+            (FaultClass::Credential, _) => Worth::Operator,
+            (FaultClass::Caller, _) => Worth::Nothing,
+        }
     }
 }
 

@@ -91,9 +91,11 @@ impl Way {
         }
     }
 
-    /// It had carried an answer before this request.
-    pub(crate) fn has_served(&self) -> bool {
-        self.served().is_some_and(|served| served.0.load(Ordering::Acquire))
+    /// It had carried an answer before this request, and one at a time: of HTTP/2, where the vendor
+    /// says what became of a call, hyper repeats by itself what was not begun.
+    pub(crate) fn may_be_stale(&self) -> bool {
+        let http2 = self.0.connection_metadata().as_ref().is_some_and(Connected::is_negotiated_h2);
+        !http2 && self.served().is_some_and(|served| served.0.load(Ordering::Acquire))
     }
 
     /// No further request goes over it: it may be dead without anybody having said so.

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use sluice_core::breaker::Weight;
 use sluice_core::fault::FaultClass;
 
 use crate::routes::Upstream;
 use crate::signer;
+
+/// Characters of a vendor's message that reach the client.
+const MESSAGE_CHARS_MAX: usize = 1000;
 
 /// A timer of an attempt, as the configuration names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub(crate) enum Timer {
     Total,
     /// The model's own, over all attempts.
     Deadline,
+    /// The same, where others had used most of it up.
+    Remainder,
 }
 
 /// How an attempt failed.
@@ -36,6 +42,8 @@ pub(crate) enum FaultKind {
     Redirected,
     /// It does not take the operator's credential.
     Credential,
+    /// It does not allow this request: by the credential, or by what is in it.
+    Forbidden,
     /// What it sent is no answer.
     Malformed,
     /// It sent nothing at all.
@@ -53,6 +61,8 @@ pub(crate) enum FaultKind {
     /// The adapter failed.
     Plugin {
         plugin: String,
+        /// It is on probation, and the version before may do better.
+        replaceable: bool,
     },
     /// More streams are being mapped than there is room for.
     NoRoom,
@@ -83,7 +93,7 @@ impl Timer {
             Timer::FirstContent => "timeout_first_content",
             Timer::Idle => "timeout_idle",
             Timer::Total => "timeout_total",
-            Timer::Deadline => "timeout_deadline",
+            Timer::Deadline | Timer::Remainder => "timeout_deadline",
         }
     }
 
@@ -95,7 +105,9 @@ impl Timer {
             Timer::FirstContent => "sent no content in time (timeouts.first_content)",
             Timer::Idle => "fell silent in the middle of its answer (timeouts.idle)",
             Timer::Total => "did not end its answer in time (timeouts.total)",
-            Timer::Deadline => "did not answer before the request's deadline (the model's deadline)",
+            Timer::Deadline | Timer::Remainder => {
+                "did not answer before the request's deadline (the model's deadline)"
+            }
         }
     }
 }
@@ -114,11 +126,33 @@ impl Upstream {
             return FaultKind::Credential;
         }
         let message = signer::scrub(message.as_bytes(), &self.secrets);
-        FaultKind::Inside { class, message: String::from_utf8_lossy(&message).into_owned() }
+        let message = String::from_utf8_lossy(&message).chars().take(MESSAGE_CHARS_MAX).collect();
+        FaultKind::Inside { class, message }
     }
 }
 
 impl FaultKind {
+    /// What the breaker makes of it. Who was asked late is not to blame for being late.
+    pub(crate) fn weight(&self) -> Weight {
+        match self {
+            FaultKind::Timeout(Timer::Remainder) => Weight::Neither,
+            FaultKind::Unreachable
+            | FaultKind::Timeout(_)
+            | FaultKind::HungUp
+            | FaultKind::Broken
+            | FaultKind::CutShort
+            | FaultKind::Redirected
+            | FaultKind::Credential
+            | FaultKind::Forbidden
+            | FaultKind::Malformed
+            | FaultKind::Empty
+            | FaultKind::Inside { .. }
+            | FaultKind::Status { .. }
+            | FaultKind::Plugin { .. }
+            | FaultKind::NoRoom => self.class().weight(),
+        }
+    }
+
     pub(crate) fn class(&self) -> FaultClass {
         match self {
             FaultKind::Unreachable
@@ -129,7 +163,7 @@ impl FaultKind {
             | FaultKind::Redirected
             | FaultKind::Malformed
             | FaultKind::Empty => FaultClass::Provider,
-            FaultKind::Credential => FaultClass::Credential,
+            FaultKind::Credential | FaultKind::Forbidden => FaultClass::Credential,
             FaultKind::Inside { class, .. } | FaultKind::Status { class, .. } => *class,
             FaultKind::Plugin { .. } => FaultClass::Plugin,
             FaultKind::NoRoom => FaultClass::Policy,
@@ -148,6 +182,7 @@ impl FaultKind {
             | FaultKind::CutShort
             | FaultKind::Redirected
             | FaultKind::Credential
+            | FaultKind::Forbidden
             | FaultKind::Malformed
             | FaultKind::Empty
             | FaultKind::Inside { .. }
@@ -170,6 +205,7 @@ impl FaultKind {
             | FaultKind::CutShort
             | FaultKind::Redirected
             | FaultKind::Credential
+            | FaultKind::Forbidden
             | FaultKind::Malformed
             | FaultKind::Plugin { .. }
             | FaultKind::NoRoom => false,
@@ -183,7 +219,7 @@ impl FaultKind {
             FaultKind::HungUp | FaultKind::Broken => "upstream_broken",
             FaultKind::CutShort => "upstream_cut_short",
             FaultKind::Redirected => "upstream_redirected",
-            FaultKind::Credential => "upstream_refused_credential",
+            FaultKind::Credential | FaultKind::Forbidden => "upstream_refused_credential",
             FaultKind::Malformed => "upstream_malformed",
             FaultKind::Empty => "upstream_empty",
             FaultKind::Inside { .. } => "upstream_error",
@@ -214,6 +250,7 @@ impl FaultKind {
             | FaultKind::CutShort
             | FaultKind::Redirected
             | FaultKind::Credential
+            | FaultKind::Forbidden
             | FaultKind::Malformed
             | FaultKind::Empty
             | FaultKind::Status { .. }
@@ -235,11 +272,12 @@ impl FaultKind {
             FaultKind::Credential => {
                 "does not take the operator's credential, or has no credit for it".into()
             }
+            FaultKind::Forbidden => "does not allow this with the operator's credential".into(),
             FaultKind::Malformed => "sent what is no answer".into(),
             FaultKind::Empty => "sent nothing".into(),
             FaultKind::Inside { message, .. } => format!("says: {message}"),
             FaultKind::Status { status, .. } => format!("answered {status}"),
-            FaultKind::Plugin { plugin } => format!(
+            FaultKind::Plugin { plugin, .. } => format!(
                 "was not understood: the adapter {plugin} failed; the operator finds the cause at /admin/v1/plugins and in the log"
             ),
             FaultKind::NoRoom => "cannot be asked now: too many streams are being mapped".into(),

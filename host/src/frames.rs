@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use sluice_core::chat::{Chunk, begins_as_object};
+use sluice_core::chat::{Chunk, DONE, begins_as_object};
 use sluice_core::sse::{Event, Splitter};
 use sluice_runtime::{CallError, Mapped, Mapper, Phase};
 use tokio::time::Instant;
@@ -19,6 +19,9 @@ use crate::signer;
 
 /// From the last event to the end of the vendor's message, with which the connection can be used again.
 const END_WITHIN: Duration = Duration::from_millis(100);
+
+/// Bytes in which a stream's last event can be known.
+const TAIL_BYTES: usize = 64;
 
 /// A vendor's answer that is being read.
 pub(crate) struct Frames {
@@ -40,8 +43,10 @@ pub(crate) struct Frames {
 enum Decoder {
     /// Nobody: whole events pass.
     SameWire,
-    /// Nobody, and they are not looked at: what follows an event that is too long, or what is no stream.
+    /// Nobody, and they are not looked at: what is no stream.
     Blind,
+    /// The same for what follows an event that is too long; with the last bytes, for a stream's end.
+    BlindEvents(Vec<u8>),
     Mapped(Box<Mapper>, Planner),
 }
 
@@ -84,13 +89,14 @@ impl Frames {
 
     /// Whether an error event can follow what has gone to the client: it ended with a whole event.
     pub(crate) fn takes_an_event(&self) -> bool {
-        !matches!(self.decoder, Decoder::Blind)
+        !matches!(self.decoder, Decoder::Blind | Decoder::BlindEvents(_))
     }
 
     /// What comes next, or the end; nothing comes after `deadline`.
     pub(crate) async fn read(&mut self, deadline: Instant, timer: Timer) -> Taken {
         let deadline = self.end_by.map_or(deadline, |end_by| end_by.min(deadline));
-        if Instant::now() >= deadline {
+        // What is there of an ending may still be read.
+        if self.end_by.is_none() && Instant::now() >= deadline {
             return self.broken(FaultKind::Timeout(timer));
         }
         match tokio::time::timeout_at(deadline, self.body.frame()).await {
@@ -123,6 +129,21 @@ impl Frames {
                 taken.content = true;
                 taken.bytes.push_back(data.clone());
             }
+            Decoder::BlindEvents(tail) => {
+                taken.content = true;
+                taken.bytes.push_back(data.clone());
+                tail.extend_from_slice(data);
+                tail.drain(..tail.len().saturating_sub(TAIL_BYTES));
+                if ends_a_stream(tail) {
+                    self.done();
+                }
+            }
+            // Of what comes after the last event only the rest of its line is wanted.
+            Decoder::SameWire if self.end_by.is_some() => {
+                if data.trim_ascii().is_empty() {
+                    taken.bytes.push_back(data.clone());
+                }
+            }
             Decoder::SameWire => {
                 self.splitter.push(data);
                 self.pass(&mut taken);
@@ -142,6 +163,7 @@ impl Frames {
         loop {
             match self.splitter.next_event() {
                 Ok(None) => return,
+                Ok(Some(event)) if self.end_by.is_some() && event.data().is_some() => drop(event),
                 Ok(Some(event)) => {
                     if let Err(fault) = self.inspect(&event, taken) {
                         taken.end = Some(End::Fault(fault));
@@ -157,7 +179,7 @@ impl Frames {
                     }
                     taken.content = true;
                     taken.bytes.push_back(rest.bytes().clone());
-                    self.decoder = Decoder::Blind;
+                    self.decoder = Decoder::BlindEvents(Vec::new());
                     return;
                 }
             }
@@ -235,7 +257,13 @@ impl Frames {
     fn close(&mut self) -> Taken {
         let mut taken = Taken::default();
         match &self.decoder {
-            Decoder::Blind => taken.end = Some(End::Complete),
+            Decoder::Blind | Decoder::BlindEvents(_) => taken.end = Some(End::Complete),
+            Decoder::SameWire if self.end_by.is_some() => {
+                let rest = self.splitter.rest();
+                if rest.bytes().trim_ascii().is_empty() && !rest.bytes().is_empty() {
+                    taken.bytes.push_back(rest.bytes().clone());
+                }
+            }
             Decoder::SameWire => {
                 let rest = self.splitter.rest();
                 match self.inspect(&rest, &mut taken) {
@@ -266,6 +294,13 @@ impl Frames {
         }
         taken
     }
+}
+
+/// Whether a stream's last event stands at the end of these bytes.
+fn ends_a_stream(tail: &[u8]) -> bool {
+    let line = tail.trim_ascii_end().rsplit(|byte| matches!(byte, b'\n' | b'\r')).next();
+    let data = line.and_then(|line| line.strip_prefix(b"data:"));
+    data.is_some_and(|data| data.trim_ascii() == DONE) && tail.ends_with(b"\n")
 }
 
 /// Whether what is too long to be looked at can be an event of the client's wire.

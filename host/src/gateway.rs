@@ -22,7 +22,7 @@ use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::refusal::Refusal;
 use crate::routes::Model;
 use crate::snapshot::Current;
-use crate::stream::Body;
+use crate::stream::{Body, Client};
 
 /// Bytes of a request body at most: 20 MiB, room for a few images in base64.
 pub(crate) const BODY_BYTES_MAX: usize = 20 * 1024 * 1024;
@@ -48,7 +48,7 @@ pub(crate) struct Gateway {
 struct Chosen {
     generation: u64,
     model: Arc<Model>,
-    stalled_reader: Duration,
+    stalled: Duration,
 }
 
 /// The targets that may be asked, each with its place.
@@ -88,14 +88,15 @@ impl Gateway {
         body: Incoming,
     ) -> Result<Response<Body>, Refusal> {
         let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
+        let connection = head.extensions.get().cloned().unwrap_or_default();
         let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
-        let Chosen { generation, model, stalled_reader } = self.model(&call)?; // from one snapshot, kept to the end
+        let Chosen { generation, model, stalled } = self.model(&call)?; // from one snapshot, kept to the end
         counted.is_for(&model.measures);
         let deadline = tokio::time::Instant::now() + model.deadline;
         let free = free(&model, &call)?; // all that the host allows now
         let (order, ranked_by) = self.order(&model, &call, free); // a policy orders, and cannot widen
-        let attempts =
-            Attempts { model: &model, call: &call, chance: &self.chance, deadline, stalled_reader };
+        let client = Client { stalled, connection };
+        let attempts = Attempts { model: &model, call: &call, chance: &self.chance, deadline, client };
         let answered = attempts.run(&order).await?; // an adapter says what to send; until one answers
         log_answer(&call, generation, ranked_by.as_deref(), &answered);
         Ok(answered.answer)
@@ -105,7 +106,7 @@ impl Gateway {
         let snapshot = self.current.load();
         let (generation, timers) = (snapshot.generation, &snapshot.config.server.timers);
         let found = snapshot.routes.model(&call.shape.model).map(Arc::clone);
-        let found = found.map(|model| Chosen { generation, model, stalled_reader: timers.stalled_reader });
+        let found = found.map(|model| Chosen { generation, model, stalled: timers.stalled_reader });
         found.ok_or_else(|| Refusal::NoSuchModel { model: call.shape.model.chars().take(128).collect() })
     }
 
@@ -200,6 +201,8 @@ fn free(model: &Model, call: &Call) -> Result<Candidates, Refusal> {
             free.push((id, one));
         }
     }
+    // Who may be asked first, first.
+    resting.sort_by_key(|(_, one): &(u32, Free)| one.lane.bench(now).map(|bench| bench.until));
     match (free.is_empty(), resting.is_empty()) {
         (false, _) => Ok(Candidates { free, resting }),
         (true, false) => Ok(Candidates { free: resting, resting: Vec::new() }),

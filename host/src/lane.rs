@@ -1,6 +1,7 @@
 //! What is known of one upstream's model while it is called: its breaker, a bench, and who is told.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,9 @@ use crate::measures::{LaneMeasures, Measures};
 /// Models of one upstream with a lane of their own: a glob lets clients name models at will. Lanes of
 /// which nothing is remembered make room; those beyond share one.
 const LANES_MAX: usize = 256;
+
+/// Since a lane was asked last, for failures that did not open its breaker.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// The lane of those beyond.
 const OTHERS: &str = "_other";
@@ -37,6 +41,9 @@ pub(crate) struct Lane {
     /// The model as the configuration has it: figures go by this name, clients cannot make new ones.
     pub(crate) configured: String,
     pub(crate) measures: LaneMeasures,
+    /// When it was asked last, in seconds since it was made.
+    asked_s: AtomicU64,
+    made: Instant,
     breaker: Mutex<Breaker>,
     bench: Mutex<Option<Bench>>,
 }
@@ -134,6 +141,8 @@ impl Lane {
             model: model.into(),
             configured: configured.into(),
             measures: measures.of_lane(upstream, configured),
+            asked_s: AtomicU64::new(0),
+            made: Instant::now(),
             breaker: Mutex::new(Breaker::new(limits)),
             bench: Mutex::new(None),
         }
@@ -161,9 +170,15 @@ impl Lane {
         *bench
     }
 
-    /// Whether anything would be lost with it.
+    /// Whether anything would be lost with it. That a model failed once is forgotten in time.
     fn remembers(&self, now: Instant) -> bool {
-        !lock(&self.breaker).is_spotless() || self.bench(now).is_some()
+        let asked = self.made + Duration::from_secs(self.asked_s.load(Ordering::Relaxed));
+        let breaker = lock(&self.breaker);
+        let closed = breaker.standing() == Standing::Closed;
+        let forgotten = closed && now.saturating_duration_since(asked) > FORGOTTEN_AFTER;
+        let spotless = breaker.is_spotless();
+        drop(breaker);
+        !(spotless || forgotten) || self.bench(now).is_some()
     }
 
     /// Lets the lane rest after a fault that is no failure of the vendor's; of two wishes the longer
@@ -186,6 +201,7 @@ impl Lane {
 
     pub(crate) fn ask(self: &Arc<Lane>, now: Instant) -> Option<Pass> {
         let ticket = lock(&self.breaker).ask(now)?;
+        self.asked_s.store(now.saturating_duration_since(self.made).as_secs(), Ordering::Relaxed);
         Some(Pass { lane: Arc::clone(self), ticket: Some(ticket) })
     }
 }

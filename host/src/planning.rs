@@ -27,6 +27,15 @@ pub(crate) struct Planner {
     upstream: Arc<Upstream>,
     adapter: Arc<Adapter>,
     told: bool,
+    /// What it made, to be compared while it is on probation.
+    made: Option<Made>,
+}
+
+/// A plan laid over a request.
+struct Made {
+    target_model: String,
+    prepared: Arc<Prepared>,
+    body: Bytes,
 }
 
 /// Which version of an adapter is asked.
@@ -73,7 +82,12 @@ pub(crate) fn plan(
         }
     })?;
     let way = decision.map_err(Unplanned::Refused)?;
-    Ok((way, Planner { upstream: Arc::clone(upstream), adapter: by, told: false }))
+    let mut planner = Planner { upstream: Arc::clone(upstream), adapter: by, told: false, made: None };
+    if let (Way::Send(prepared, body), true) = (&way, planner.is_replaceable()) {
+        let (prepared, body) = (Arc::clone(prepared), body.clone());
+        planner.made = Some(Made { target_model: target_model.into(), prepared, body });
+    }
+    Ok((way, planner))
 }
 
 /// One version's plan: a kept one where it depends on the shape alone, else from a fresh instance.
@@ -130,16 +144,31 @@ impl Planner {
         &self.adapter
     }
 
-    /// The vendor did not take what this version had made.
-    pub(crate) fn misplanned(&mut self) {
-        self.tell(Outcome::Error);
+    /// On probation: the version that it replaced may do better.
+    fn is_replaceable(&self) -> bool {
+        let versions = &self.upstream.adapter;
+        versions.before().is_some() && Arc::ptr_eq(&self.adapter, versions.current())
+    }
+
+    /// The vendor did not take what this version had made. Where the version before would have made
+    /// the same, that is the caller's mistake.
+    pub(crate) fn misplanned(&mut self, call: &SharedCall) {
+        let Some(made) = self.made.take() else { return self.tell(Outcome::Error) };
+        let plan = |adapter: &Adapter| plan_by(adapter, &self.upstream, call, &made.target_model);
+        let before = self.upstream.adapter.decide_as_before(plan).map(|decided| decided.decision);
+        match before {
+            Ok(Ok(Way::Send(prepared, body))) if prepared.sends_as(&made.prepared) && body == made.body => {
+                self.told = true;
+            }
+            Ok(_) | Err(_) => self.tell(Outcome::Error),
+        }
     }
 
     /// What its failure over an answer is. That a vendor answers nonsense says nothing of it.
     pub(crate) fn failed(&mut self, error: &CallError) -> FaultKind {
         let plugin = &self.adapter.plugin().manifest().id;
         tracing::debug!(plugin, %error, "the adapter makes nothing of the answer");
-        let plugin = plugin.clone();
+        let (plugin, replaceable) = (plugin.clone(), self.is_replaceable());
         let outcome = match error {
             CallError::Refused(Refused::BadUpstream(_)) => {
                 self.told = true;
@@ -149,7 +178,7 @@ impl Planner {
             CallError::Refused(_) | CallError::Fault(..) => Outcome::Error,
         };
         self.tell(outcome);
-        FaultKind::Plugin { plugin }
+        FaultKind::Plugin { plugin, replaceable }
     }
 
     fn tell(&mut self, outcome: Outcome) {

@@ -42,6 +42,13 @@ struct KeyRef<'a> {
 pub(crate) struct NotARequest(&'static str);
 
 impl Prepared {
+    /// Whether the vendor would see no difference but in the body.
+    pub(crate) fn sends_as(&self, other: &Prepared) -> bool {
+        let of =
+            |prepared: &Prepared| (prepared.method.clone(), prepared.uri.clone(), prepared.headers.clone());
+        of(self) == of(other)
+    }
+
     pub(crate) fn new(plan: Arc<CallPlan>, base_url: Option<&Url>) -> Result<Prepared, NotARequest> {
         let base = base_url.ok_or(NotARequest("its upstream has no base_url"))?;
         let mut url = base.clone();

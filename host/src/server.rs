@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::admin::Admin;
 use crate::gateway::Gateway;
 use crate::refusal::Refusal;
-use crate::stream::Body;
+use crate::stream::{Body, Connection};
 use crate::timed_io::TimedIo;
 
 /// Bytes of a request's head at most.
@@ -131,17 +131,24 @@ impl Server {
             .keep_alive_interval(HTTP2_PING_EVERY)
             .max_header_list_size(HEAD_BYTES_MAX as u32)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
-        let service = service_fn(move |request| {
+        let client = Connection::default();
+        let this = client.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let server = Arc::clone(&self);
+            request.extensions_mut().insert(this.clone());
             async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
         });
         let io = TokioIo::new(TimedIo::new(stream, timers.head, timers.stalled_reader));
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = client.ended() => return,
             () = told(&mut finish) => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection => ended,
+                    () = client.ended() => return,
+                }
             }
         };
         if let Err(error) = ended {

@@ -1,8 +1,9 @@
 //! The bodies of answers: bytes that pass, and what is learned when they end.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,14 +11,17 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use sluice_core::breaker::Weight;
 use sluice_core::stats::{InFlight, TargetStats};
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::fault::{FaultKind, Timer};
 use crate::frames::{End, Frames};
 use crate::lane::Pass;
 use crate::refusal;
+
+/// Bytes that are handed over at once: a slow reader is seen to take them.
+const PART_BYTES_MAX: usize = 16 * 1024;
 
 /// Why an answer broke off; the connection ends with it.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,14 +38,45 @@ pub(crate) enum Body {
 pub(crate) struct Stream {
     pieces: mpsc::Receiver<Piece>,
     held: VecDeque<Bytes>,
+    /// Parts that were taken, for the relay to see that the client reads.
+    taken: Arc<AtomicUsize>,
     ended: bool,
 }
+
+/// Who reads an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// How long it may take nothing.
+    pub(crate) stalled: Duration,
+    pub(crate) connection: Connection,
+}
+
+/// A client's connection. (On HTTP/2 a stream whose window is shut is never asked for more: only the
+/// connection can be ended then.)
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Connection(Arc<Notify>);
 
 /// What a relay says.
 enum Piece {
     Data(VecDeque<Bytes>),
     End,
     Broken(BodyError),
+}
+
+/// A relay's way to its client.
+struct Reader {
+    pieces: mpsc::Sender<Piece>,
+    taken: Arc<AtomicUsize>,
+    client: Client,
+}
+
+/// What became of a piece.
+enum Sent {
+    Taken,
+    /// The client was too slow for the answer's own time.
+    Over,
+    /// There is nobody to take it.
+    Left,
 }
 
 /// A vendor's answer on its way to the client, in a task of its own: its timers run whether or not
@@ -53,7 +88,7 @@ pub(crate) struct Relay {
     pub(crate) ended: Option<End>,
     pub(crate) idle: Duration,
     pub(crate) deadline: (Instant, Timer),
-    pub(crate) stalled_reader: Duration,
+    pub(crate) client: Client,
     pub(crate) attempt: Underway,
 }
 
@@ -81,10 +116,12 @@ impl Body {
     /// A client that drops it closes the vendor's connection.
     #[expect(clippy::disallowed_methods, reason = "the body owns the task: dropped, it ends it")]
     pub(crate) fn relay(mut relay: Relay) -> Body {
-        let (client, pieces) = mpsc::channel(1);
+        let (pieces, stream) = mpsc::channel(1);
         let held = std::mem::take(&mut relay.held);
-        tokio::spawn(relay.run(client));
-        Body::Stream(Stream { pieces, held, ended: false })
+        let taken = Arc::new(AtomicUsize::new(0));
+        let reader = Reader { pieces, taken: Arc::clone(&taken), client: relay.client.clone() };
+        tokio::spawn(relay.run(reader));
+        Body::Stream(Stream { pieces: stream, held, taken, ended: false })
     }
 }
 
@@ -125,9 +162,18 @@ impl HttpBody for Body {
 }
 
 impl Stream {
+    fn part(&mut self) -> Option<Bytes> {
+        let first = self.held.front_mut()?;
+        match first.len() > PART_BYTES_MAX {
+            true => Some(first.split_to(PART_BYTES_MAX)),
+            false => self.held.pop_front(),
+        }
+    }
+
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
-            if let Some(bytes) = self.held.pop_front() {
+            if let Some(bytes) = self.part() {
+                self.taken.fetch_add(1, Ordering::Relaxed);
                 return Poll::Ready(Some(Ok(bytes)));
             }
             if self.ended {
@@ -146,25 +192,29 @@ impl Stream {
 }
 
 impl Relay {
-    async fn run(mut self, client: mpsc::Sender<Piece>) {
+    async fn run(mut self, reader: Reader) {
         tokio::select! {
-            () = self.pass(&client) => {}
+            () = self.pass(&reader) => {}
             // Dropped here, it closes the vendor's connection.
-            () = client.closed() => {}
+            () = reader.pieces.closed() => {}
         }
     }
 
-    async fn pass(&mut self, client: &mpsc::Sender<Piece>) {
+    /// Passes all there is.
+    async fn pass(&mut self, reader: &Reader) {
         let (at, timer) = self.deadline;
         loop {
             match self.ended.take() {
                 None => {}
                 Some(End::Complete) => {
                     self.attempt.good();
-                    self.send(client, Piece::End, at).await;
+                    reader.send(Piece::End, at).await;
                     return;
                 }
-                Some(End::Fault(fault)) => return self.broke(client, &fault).await,
+                Some(End::Fault(fault)) => {
+                    self.attempt.failed(&fault);
+                    return self.broke(reader, &fault).await;
+                }
             }
             let idle = Instant::now() + self.idle;
             let taken = if idle < at {
@@ -173,46 +223,69 @@ impl Relay {
                 self.frames.read(at, timer).await
             };
             self.ended = taken.end;
-            if !taken.bytes.is_empty() && !self.send(client, Piece::Data(taken.bytes), at).await {
-                return;
+            if taken.bytes.is_empty() {
+                continue;
             }
-        }
-    }
-
-    /// Waits for the client to take the piece before; false where it is not waited for any longer.
-    async fn send(&mut self, client: &mpsc::Sender<Piece>, piece: Piece, until: Instant) -> bool {
-        let piece = match client.try_send(piece) {
-            Ok(()) => return true,
-            Err(TrySendError::Closed(_)) => return false,
-            Err(TrySendError::Full(piece)) => piece,
-        };
-        let stalled = Instant::now() + self.stalled_reader;
-        match tokio::time::timeout_at(stalled.min(until), client.send(piece)).await {
-            Ok(sent) => sent.is_ok(),
-            Err(_elapsed) => {
-                let within = self.stalled_reader;
-                tracing::info!(
-                    ?within,
-                    "a client takes nothing (server.timeouts.stalled_reader), or not all in time"
-                );
-                false
+            match reader.send(Piece::Data(taken.bytes), at).await {
+                Sent::Taken => {}
+                Sent::Over => return self.broke(reader, &FaultKind::Timeout(timer)).await,
+                Sent::Left => return,
             }
         }
     }
 
     /// A client that has had content gets no other answer: it is told in the stream, or, where the
     /// stream stands in the middle of something, by the end of the connection.
-    async fn broke(&mut self, client: &mpsc::Sender<Piece>, fault: &FaultKind) {
-        self.attempt.failed(fault);
+    async fn broke(&mut self, reader: &Reader, fault: &FaultKind) {
         let last = match self.frames.takes_an_event() {
             true => Piece::Data([refusal::error_event(&self.attempt.pass.lane().upstream, fault)].into()),
             false => Piece::Broken(fault.code().into()),
         };
         // It may be the deadline that is over.
-        let until = Instant::now() + self.stalled_reader;
-        if self.send(client, last, until).await {
-            self.send(client, Piece::End, until).await;
+        let until = Instant::now() + reader.client.stalled;
+        if let Sent::Taken = reader.send(last, until).await {
+            reader.send(Piece::End, until).await;
         }
+    }
+}
+
+impl Reader {
+    /// Waits for the client to take what came before.
+    async fn send(&self, piece: Piece, until: Instant) -> Sent {
+        let piece = match self.pieces.try_send(piece) {
+            Ok(()) => return Sent::Taken,
+            Err(TrySendError::Closed(_)) => return Sent::Left,
+            Err(TrySendError::Full(piece)) => piece,
+        };
+        let mut sending = pin!(self.pieces.send(piece));
+        loop {
+            let taken = self.taken.load(Ordering::Relaxed);
+            let stalled = Instant::now() + self.client.stalled;
+            match tokio::time::timeout_at(stalled.min(until), sending.as_mut()).await {
+                Ok(Ok(())) => return Sent::Taken,
+                Ok(Err(_closed)) => return Sent::Left,
+                Err(_elapsed) if Instant::now() >= until => return Sent::Over,
+                Err(_elapsed) if self.taken.load(Ordering::Relaxed) > taken => {}
+                Err(_elapsed) => {
+                    let within = self.client.stalled;
+                    tracing::info!(?within, "a client takes nothing (server.timeouts.stalled_reader)");
+                    self.client.connection.end();
+                    return Sent::Left;
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Ends it, whatever else goes over it.
+    fn end(&self) {
+        self.0.notify_one();
+    }
+
+    /// When somebody wants it to end.
+    pub(crate) async fn ended(&self) {
+        self.0.notified().await;
     }
 }
 
@@ -266,7 +339,7 @@ impl Underway {
             content = self.first.is_some(),
             "an attempt failed"
         );
-        self.pass.settle(class.weight(), code);
+        self.pass.settle(fault.weight(), code);
     }
 
     /// The vendor was not asked.

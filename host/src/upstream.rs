@@ -29,8 +29,8 @@ const IDLE_MAX: Duration = Duration::from_secs(90);
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(15);
 const HTTP2_PING_WITHIN: Duration = Duration::from_secs(10);
 
-/// Connections that turn out to be closed, for one call: a vendor that restarts closes them all.
-const STALE_MAX: u32 = 3;
+/// A connection that was closed while it rested fails a request within a round trip.
+const STALE_WITHIN: Duration = Duration::from_millis(250);
 
 /// Bytes of an answer's head at most.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -82,7 +82,8 @@ impl Client {
     /// each time.
     ///
     /// A vendor may close a connection that rested at the moment in which it is used again. That is
-    /// no failure of the vendor's: the request goes out once more on another one.
+    /// no failure of the vendor's: the request goes out once more on another one. What fails later
+    /// than at once has been worked on.
     ///
     /// # Errors
     ///
@@ -93,9 +94,9 @@ impl Client {
         deadline: Instant,
         timer: Timer,
     ) -> Result<Response<Incoming>, FaultKind> {
-        let mut stale = 0;
+        let mut fresh = false;
         let response = loop {
-            let mut request = request()?;
+            let (mut request, sent) = (request()?, Instant::now());
             let way = Way::new(capture_connection(&mut request));
             match tokio::time::timeout_at(deadline, self.0.request(request)).await {
                 Ok(Ok(response)) => {
@@ -104,10 +105,11 @@ impl Client {
                 }
                 Ok(Err(error)) => {
                     let fault = fault(&error);
-                    if fault != FaultKind::HungUp || !way.has_served() || stale == STALE_MAX {
+                    let stale = way.may_be_stale() && sent.elapsed() < STALE_WITHIN;
+                    if fault != FaultKind::HungUp || !stale || fresh {
                         return Err(fault);
                     }
-                    stale += 1;
+                    fresh = true;
                 }
                 Err(_elapsed) => {
                     way.retire();
@@ -117,10 +119,10 @@ impl Client {
         };
         match response.status() {
             // What the vendor says of the operator's account is not for clients.
-            StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::FORBIDDEN => {
-                Err(FaultKind::Credential)
-            }
+            StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED => Err(FaultKind::Credential),
+            StatusCode::FORBIDDEN => Err(FaultKind::Forbidden),
             status if status.is_redirection() || status.is_informational() => Err(FaultKind::Redirected),
+            status if status.as_u16() > 599 => Err(FaultKind::Malformed),
             _ => Ok(response),
         }
     }

@@ -30,9 +30,6 @@ pub(crate) async fn read(
     body: Incoming,
     planner: &mut Planner,
 ) -> Fault {
-    if !was_understood(head.status) {
-        planner.misplanned();
-    }
     let until = reading.deadline.0.min(Instant::now() + BODY_MAX);
     let (text, is_whole) = collected(body, until).await;
     let status = head.status.as_u16();
@@ -51,6 +48,9 @@ pub(crate) async fn read(
             None
         }
     };
+    if !was_understood(head.status) {
+        planner.misplanned(reading.call);
+    }
     let class = verdict.as_ref().map_or_else(|| FaultClass::of_status(status), |verdict| verdict.class);
     if class == FaultClass::Credential {
         // What the vendor says of the operator's account is not for clients.

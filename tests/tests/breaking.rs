@@ -257,6 +257,12 @@ async fn what_the_operator_has_to_mend_is_hidden_from_clients() {
         assert!(status >= 404 || !answer.text().contains("account"), "{answer:?}");
     }
     assert_eq!((stage.seen("a"), stage.seen("b")), (12, 6));
+    // What is forbidden may be what is in one request: the vendor does not rest for it.
+    stage.direct("a", json!({"faults": [{"kind": "status", "status": 403}]}));
+    stage.reset("a", "two").await;
+    assert_eq!(stage.ask("two", false).await.status, 200);
+    assert_eq!(stage.ask("two", false).await.status, 200);
+    assert_eq!((stage.seen("a"), stage.seen("b")), (14, 7));
 }
 
 /// Neither a task nor a socket nor memory of a thousand calls that hung is there afterwards: those

@@ -131,7 +131,7 @@ async fn a_stream_that_takes_nothing_is_let_go() {
         assert_eq!(row.outcome, Some(Outcome::ClientGone), "{row:#?}");
         assert!(row.bytes_sent < 20 << 20, "{} bytes wait somewhere", row.bytes_sent);
         stage.gateway.wait_for("server.timeouts.stalled_reader", 1);
-        // It cannot take what it got for the whole.
+        // Its connection is closed: it cannot take what it got for the whole.
         let ended = loop {
             match response.chunk().await {
                 Ok(Some(_)) => {}
@@ -140,7 +140,34 @@ async fn a_stream_that_takes_nothing_is_let_go() {
             }
         };
         assert!(!ended);
+        assert!(stage.simulator.books().connections.open <= 1);
+        let before = stage.metric("sluice_tasks").await;
+        assert!(before > 0.0 && before < 10.0, "{before} tasks are left");
     }
+}
+
+/// Slow is not stalled: each event is larger than what such a reader takes in the time.
+#[tokio::test]
+async fn a_slow_reader_of_large_events_is_served() {
+    let server = "timeouts = { stalled_reader = \"3s\" }";
+    let stage = Stage::start(server, &[Vendor::openai("a", "")], &model("m", &["a"], "")).await;
+    let bytes = 900_000;
+    stage.direct("a", json!({"faults": [{"kind": "huge_frame", "bytes": bytes}]}));
+    let body = question("m", true).to_string();
+    let mut slow = TcpStream::connect(stage.gateway.address()).await.unwrap();
+    slow.write_all((head_of(&body) + &body).as_bytes()).await.unwrap();
+    // About 200 kB in a second.
+    let mut pace = tokio::time::interval(std::time::Duration::from_millis(40));
+    let (mut read, mut tail, mut piece) = (0, Vec::new(), vec![0; 8 << 10]);
+    while !tail.ends_with(b"0\r\n\r\n") {
+        pace.tick().await;
+        let got = slow.read(&mut piece).await.unwrap();
+        assert_ne!(got, 0, "it was cut after {read} bytes");
+        read += got;
+        tail.extend_from_slice(&piece[..got]);
+        tail.drain(..tail.len().saturating_sub(64));
+    }
+    assert!(read > bytes);
 }
 
 fn head_of(body: &str) -> String {

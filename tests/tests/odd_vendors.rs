@@ -102,6 +102,27 @@ async fn after_the_last_event_a_vendor_cannot_fail() {
     }
 }
 
+/// What a vendor says after its last event is for nobody.
+#[tokio::test]
+async fn what_follows_the_last_event_is_dropped() {
+    let bench = Bench::start("openai", "").await;
+    let said = role() + &text() + &finish(0) + &done();
+    for more in ["data: bye\n\n", "event: error\ndata: {\"message\":\"bye\"}\n\n", "bye"] {
+        let at_once = vec![head(200, EVENTS), chunk(said.clone() + more), end()];
+        let later = vec![head(200, EVENTS), chunk(&said), chunk(more), end()];
+        for acts in [at_once, later] {
+            let (answer, breaker) = bench.asked(acts, question("m", true)).await;
+            assert_eq!((answer.text(), breaker.as_str()), (said.clone(), "closed"), "{more}");
+        }
+    }
+    // After an event that is too long to be looked at, too.
+    let long = event(&format!(r#"{{"choices":[{{"delta":{{"content":"{}"}}}}]}}"#, "x".repeat(2 << 20)));
+    let acts = vec![head(200, EVENTS), chunk(role() + &long), chunk(finish(0) + &done()), Act::Hold];
+    let (answer, breaker) = bench.asked(acts, question("m", true)).await;
+    assert!(answer.text().ends_with(&done()), "{} bytes", answer.body.len());
+    assert_eq!(breaker, "closed");
+}
+
 /// One of two choices is not both.
 #[tokio::test]
 async fn every_choice_has_to_end() {
@@ -254,6 +275,14 @@ async fn a_kept_connection_that_closes_is_replaced() {
     }
     assert_eq!(breaker(&gateway).await, "closed");
     assert!(vendor.requests() > 30, "kept connections were used");
+    // What fails later than at once has been worked on, and is not asked for again.
+    let answer = vec![head(200, JSON), chunk(WHOLE), end()];
+    let later = vec![Act::Pause(Duration::from_millis(600)), Act::Close];
+    let dies = RawVendor::start(move |place| if place == 0 { answer.clone() } else { later.clone() }).await;
+    let gateway = self::gateway(&dies, "openai", "");
+    assert_eq!(gateway.ask("m").await.content(), "hello");
+    gateway.ask("m").await.refused(502, "upstream_broken");
+    assert_eq!(dies.requests(), 2);
     // The control: a fresh one that closes is a failure.
     let closes = RawVendor::start(|_| vec![Act::Close]).await;
     let gateway = self::gateway(&closes, "openai", "");

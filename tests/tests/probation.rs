@@ -204,6 +204,37 @@ async fn an_adapter_that_traps_over_answers_is_taken_back_and_no_request_fails()
     }
 }
 
+/// What the version before would have made of a request too is the caller's mistake.
+#[tokio::test]
+async fn a_callers_mistakes_take_no_adapter_back() {
+    let simulator = sluice_simulate::Simulator::start("127.0.0.1:0").await.unwrap();
+    let built = fs::read(sluice_tests::workspace::root().join("plugins/dist/anthropic.wasm")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let url = simulator.base_url("a");
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[upstreams.a]\nadapter = \"anthropic\"\nbase_url = \"{url}\"\n\
+         secrets = {{ api-key = \"env:KEY\" }}\n[[models]]\nname = \"m\"\nretries = 0\ntargets = [{{ upstream = \"a\" }}]\n"
+    );
+    fs::write(folder.path().join("sluice.toml"), config).unwrap();
+    fs::create_dir(folder.path().join("plugins.d")).unwrap();
+    let gateway = Gateway::start_in(folder, &Options::with(&[("KEY", "sk-of-the-test")]));
+    for _ in 0..60 {
+        assert_eq!(gateway.ask("m").await.status, 200);
+    }
+    drop_in(&gateway, "anthropic.wasm", &sluice_tests::versions::relabelled(&built, 1));
+    let mut two = question("m", false);
+    two["n"] = serde_json::json!(2);
+    let refuses = serde_json::json!({"faults": [{"kind": "status", "status": 400, "times": 10}]});
+    simulator.direct("a", serde_json::from_value(refuses).unwrap());
+    for _ in 0..10 {
+        gateway.chat(two.to_string()).await.refused(400, "unsupported_request");
+        assert_eq!(gateway.ask("m").await.status, 400);
+    }
+    assert_eq!(simulator.books().rows.len(), 70);
+    assert!(!gateway.log().contains(ROLLED_BACK), "{}", gateway.log());
+    assert_eq!(gateway.counters("anthropic").await.row()["state"], "probation");
+}
+
 /// A vendor's nonsense says nothing of the adapter that finds it to be nonsense.
 #[tokio::test]
 async fn a_vendors_nonsense_takes_no_adapter_back() {

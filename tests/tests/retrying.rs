@@ -87,6 +87,52 @@ async fn a_vendors_pause_is_kept_and_a_long_one_is_passed_on() {
     }
 }
 
+/// Of several failures the client is told the one after which it may be served.
+#[tokio::test]
+async fn the_last_word_is_the_most_useful_one() {
+    let vendors = [Vendor::openai("a", WIDE), Vendor::openai("b", WIDE)];
+    let stage = Stage::start("", &vendors, &model("m", &["a", "b"], "retries = 0")).await;
+    let table = [
+        ((503, None), (404, None), 503),
+        ((404, None), (503, None), 503),
+        ((401, None), (500, None), 500),
+        ((429, Some("30")), (500, None), 429),
+        ((500, None), (429, Some("30")), 429),
+        ((404, None), (404, None), 404),
+    ];
+    for ((a, a_after), (b, b_after), told) in table {
+        for vendor in ["a", "b"] {
+            stage.reset(vendor, "m").await;
+        }
+        stage.direct("a", status(a, a_after, 1));
+        stage.direct("b", status(b, b_after, 1));
+        let answer = stage.ask("m", false).await;
+        assert_eq!(answer.status, told, "{a} and {b}");
+    }
+}
+
+/// Whoever is asked when the deadline is nearly over is not to blame for missing it.
+#[tokio::test]
+async fn a_deadline_that_others_used_up_opens_no_breaker() {
+    let a = "timeouts = { headers = \"900ms\" }\nbreaker = { failures = 1000 }";
+    let b = "breaker = { failures = 1, open_for = \"1h\" }";
+    let vendors = [Vendor::openai("a", a), Vendor::openai("b", b)];
+    let models = model("m", &["a", "b"], "retries = 0\ndeadline = \"1s\"");
+    let stage =
+        Stage::start("", &vendors, &(models + &model("alone", &["b"], "retries = 0\ndeadline = \"1s\"")))
+            .await;
+    stage.direct("a", json!({"faults": [{"kind": "hang", "at": "headers", "times": 0}]}));
+    stage.direct("b", json!({"faults": [{"kind": "hang", "at": "headers", "times": 0}]}));
+    for _ in 0..3 {
+        stage.ask("m", true).await.refused(504, "timeout_deadline");
+        assert_eq!(stage.breaker_state_of("b", "m").await, "closed");
+    }
+    assert_eq!((stage.seen("a"), stage.seen("b")), (3, 3));
+    // The control: with all the time to itself it is.
+    stage.ask("alone", true).await.refused(504, "timeout_deadline");
+    assert_eq!(stage.breaker_state_of("b", "alone").await, "open");
+}
+
 /// Every target is asked before any is asked again.
 #[tokio::test]
 async fn others_come_before_the_same_again() {

@@ -10,9 +10,6 @@ use crate::fault::FaultClass;
 /// What an OpenAI stream ends with.
 pub const DONE: &[u8] = b"[DONE]";
 
-/// Characters of a vendor's message that are kept.
-const MESSAGE_CHARS_MAX: usize = 1000;
-
 /// Stands for the message of a vendor that sends none.
 const NO_MESSAGE: &str = "an error without a message";
 
@@ -228,7 +225,7 @@ impl Inside {
         };
         let message = error.get("message").and_then(Value::as_str).or(error.as_str());
         let message = message.filter(|text| !text.is_empty()).unwrap_or(NO_MESSAGE);
-        Inside { class, message: message.chars().take(MESSAGE_CHARS_MAX).collect() }
+        Inside { class, message: message.into() }
     }
 }
 
@@ -321,9 +318,6 @@ mod tests {
             assert_eq!(Chunk::named_error(data.as_bytes()), chunk, "{data}");
         }
         assert_eq!(Chunk::named_error(b"a\xFF"), error(FaultClass::Provider, "a\u{fffd}"));
-        let long = "é".repeat(MESSAGE_CHARS_MAX + 1);
-        let kept = "é".repeat(MESSAGE_CHARS_MAX);
-        assert_eq!(Chunk::named_error(long.as_bytes()), error(FaultClass::Provider, &kept));
     }
 
     #[test]

@@ -118,7 +118,10 @@ impl<T: Versioned> Watched<T> {
                 decided_by(before)
             }
             Err(refused @ CallError::Refused(_)) => {
-                books.called(Outcome::Error);
+                // What the version before refuses too is the caller's mistake.
+                if !matches!(decide(before), Err(CallError::Refused(_))) {
+                    books.called(Outcome::Error);
+                }
                 Err(refused)
             }
         }
