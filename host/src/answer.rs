@@ -21,7 +21,8 @@ use crate::frames::{End, Frames};
 use crate::planning::Planner;
 use crate::routes::Upstream;
 use crate::signer;
-use crate::stream::{Body, Client, Relay, Underway};
+use crate::stream::{Body, Client, Relay};
+use crate::underway::Underway;
 use crate::vendor_error;
 
 /// Bytes of an answer that are held back until it shows what it is.

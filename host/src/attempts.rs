@@ -25,7 +25,8 @@ use crate::prepared::Prepared;
 use crate::refusal::Refusal;
 use crate::routes::{Model, Target};
 use crate::signer;
-use crate::stream::{Body, Client, Underway};
+use crate::stream::{Body, Client};
+use crate::underway::Underway;
 
 /// A vendor that asks for a longer pause is not waited for; its wish is passed on.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
@@ -98,10 +99,10 @@ impl Attempts<'_> {
                     },
                 }
                 if Instant::now() >= self.deadline {
-                    let fault = FaultKind::Timeout(Timer::Remainder);
-                    return Err(word
-                        .said()
-                        .unwrap_or_else(|| Refusal::of_fault(&target.upstream.name, fault.into())));
+                    let late =
+                        Refusal::of_fault(&target.upstream.name, FaultKind::Timeout(Timer::Remainder).into());
+                    word.add(Worth::Passing, late);
+                    return Err(word.or_resting(order));
                 }
                 // Others may have opened it since the candidates were chosen.
                 let Some(pass) = free.lane.ask(std::time::Instant::now()) else { continue };
@@ -110,8 +111,8 @@ impl Attempts<'_> {
                     Err(Failed::Refused(refusal)) => return Err(refusal),
                     Err(Failed::Unserved(text)) => word.add(Worth::Nothing, Refusal::Unserved { text }),
                     Err(Failed::Fault(fault)) => {
-                        // What is in a request may be forbidden; others are not.
-                        if fault.kind != FaultKind::Forbidden {
+                        // What is in one request may be forbidden; what is in all of them is not.
+                        if fault.kind != FaultKind::Forbidden || free.lane.is_shut() {
                             free.lane.rest(fault.kind.class(), fault.retry_after, std::time::Instant::now());
                         }
                         let wait = fault.retry_after.unwrap_or_default();
@@ -120,15 +121,18 @@ impl Attempts<'_> {
                         let over = [timer(Timer::Deadline), timer(Timer::Remainder)].contains(&fault.kind);
                         let (worth, fails_over) = (Worth::of(&fault), fault.kind.fails_over());
                         let refusal = Refusal::of_fault(&target.upstream.name, fault);
-                        if over || !fails_over {
+                        if !fails_over {
                             return Err(refusal);
                         }
                         word.add(worth, refusal);
+                        if over {
+                            return Err(word.or_resting(order));
+                        }
                     }
                 }
             }
         }
-        Err(word.said().unwrap_or_else(|| Refusal::resting(order.iter().map(|free| &free.lane))))
+        Err(word.or_resting(order))
     }
 
     /// Waits before a retry, if it is within the upstream's budget and the deadline.
@@ -243,8 +247,10 @@ impl LastWord {
         }
     }
 
-    fn said(self) -> Option<Refusal> {
-        self.0.map(|(_, refusal)| refusal)
+    /// Where nobody was asked, all of them rest.
+    fn or_resting(self, order: &[Free]) -> Refusal {
+        let said = self.0.map(|(_, refusal)| refusal);
+        said.unwrap_or_else(|| Refusal::resting(order.iter().map(|free| &free.lane)))
     }
 }
 

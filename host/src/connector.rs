@@ -11,7 +11,8 @@ use std::time::Duration;
 use http::{Extensions, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection, HttpConnector};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -35,9 +36,6 @@ pub(crate) struct Tracked {
 /// Whether a connection has carried an answer.
 #[derive(Clone, Debug, Default)]
 struct Served(Arc<AtomicBool>);
-
-/// The connection that a request went over.
-pub(crate) struct Way(CaptureConnection);
 
 /// The time was over.
 #[derive(Debug, thiserror::Error)]
@@ -79,37 +77,23 @@ impl tower_service::Service<Uri> for Connector {
     }
 }
 
-impl Way {
-    pub(crate) fn new(captured: CaptureConnection) -> Way {
-        Way(captured)
+/// An answer with this head has begun on its connection.
+pub(crate) fn serves(extensions: &Extensions) {
+    if let Some(served) = extensions.get::<Served>() {
+        served.0.store(true, Ordering::Release);
     }
+}
 
-    /// An answer has begun on it.
-    pub(crate) fn serves(&self) {
-        if let Some(served) = self.served() {
-            served.0.store(true, Ordering::Release);
-        }
-    }
-
-    /// It had carried an answer before this request, and one at a time: of HTTP/2, where the vendor
-    /// says what became of a call, hyper repeats by itself what was not begun.
-    pub(crate) fn may_be_stale(&self) -> bool {
-        let http2 = self.0.connection_metadata().as_ref().is_some_and(Connected::is_negotiated_h2);
-        !http2 && self.served().is_some_and(|served| served.0.load(Ordering::Acquire))
-    }
-
-    /// No further request goes over it: it may be dead without anybody having said so.
-    pub(crate) fn retire(&self) {
-        if let Some(connected) = self.0.connection_metadata().as_ref() {
-            connected.poison();
-        }
-    }
-
-    fn served(&self) -> Option<Served> {
-        let mut extensions = Extensions::new();
-        self.0.connection_metadata().as_ref()?.get_extras(&mut extensions);
-        extensions.remove()
-    }
+/// Whether a request may have failed because its connection had been closed while it rested: it had
+/// carried an answer before, and carries one at a time. (Of HTTP/2, where the vendor says what became
+/// of a call, hyper repeats by itself what was not begun.)
+pub(crate) fn may_be_stale(error: &legacy::Error) -> bool {
+    let Some(connected) = error.connect_info().filter(|connected| !connected.is_negotiated_h2()) else {
+        return false;
+    };
+    let mut extensions = Extensions::new();
+    connected.get_extras(&mut extensions);
+    extensions.get::<Served>().is_some_and(|served| served.0.load(Ordering::Acquire))
 }
 
 impl Connection for Tracked {

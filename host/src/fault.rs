@@ -123,7 +123,8 @@ impl Upstream {
     /// clients.
     pub(crate) fn says(&self, class: FaultClass, message: &str) -> FaultKind {
         if class == FaultClass::Credential {
-            return FaultKind::Credential;
+            // It took the credential, or it would not have begun a good answer.
+            return FaultKind::Forbidden;
         }
         let message = signer::scrub(message.as_bytes(), &self.secrets);
         let message = String::from_utf8_lossy(&message).chars().take(MESSAGE_CHARS_MAX).collect();

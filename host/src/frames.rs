@@ -94,11 +94,11 @@ impl Frames {
 
     /// What comes next, or the end; nothing comes after `deadline`.
     pub(crate) async fn read(&mut self, deadline: Instant, timer: Timer) -> Taken {
-        let deadline = self.end_by.map_or(deadline, |end_by| end_by.min(deadline));
-        // What is there of an ending may still be read.
-        if self.end_by.is_none() && Instant::now() >= deadline {
+        if Instant::now() >= deadline {
             return self.broken(FaultKind::Timeout(timer));
         }
+        // What is there of an ending may still be read when its time is over.
+        let deadline = self.end_by.map_or(deadline, |end_by| end_by.min(deadline));
         match tokio::time::timeout_at(deadline, self.body.frame()).await {
             Err(_elapsed) => self.broken(FaultKind::Timeout(timer)),
             Ok(Some(Ok(frame))) => match frame.into_data() {

@@ -22,7 +22,7 @@ use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::refusal::Refusal;
 use crate::routes::Model;
 use crate::snapshot::Current;
-use crate::stream::{Body, Client};
+use crate::stream::{Body, Client, Connection};
 
 /// Bytes of a request body at most: 20 MiB, room for a few images in base64.
 pub(crate) const BODY_BYTES_MAX: usize = 20 * 1024 * 1024;
@@ -70,9 +70,10 @@ impl Gateway {
         request_id: String,
         head: Parts,
         body: Incoming,
+        connection: Connection,
     ) -> Result<Response<Body>, Refusal> {
         let mut counted = RequestMeasure::new(&self.nameless); // told how it ended, whatever that is
-        let answer = self.answer(&mut counted, request_id, head, body).await;
+        let answer = self.answer(&mut counted, request_id, head, body, connection).await;
         counted.ended(match &answer {
             Ok(_) | Err(Refusal::Said(_)) => RequestEnd::Answered,
             Err(_) => RequestEnd::Refused,
@@ -86,9 +87,9 @@ impl Gateway {
         request_id: String,
         head: Parts,
         body: Incoming,
+        connection: Connection,
     ) -> Result<Response<Body>, Refusal> {
         let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
-        let connection = head.extensions.get().cloned().unwrap_or_default();
         let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
         let Chosen { generation, model, stalled } = self.model(&call)?; // from one snapshot, kept to the end
         counted.is_for(&model.measures);

@@ -1,7 +1,7 @@
 //! What is known of one upstream's model while it is called: its breaker, a bench, and who is told.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::measures::{LaneMeasures, Measures};
 /// which nothing is remembered make room; those beyond share one.
 const LANES_MAX: usize = 256;
 
-/// Since a lane was asked last, for failures that did not open its breaker.
+/// Since a lane was asked last: its failures, and that its breaker had opened for a time that is over.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// The lane of those beyond.
@@ -22,6 +22,9 @@ const OTHERS: &str = "_other";
 
 /// How long a target rests that does not take the operator's credential.
 const CREDENTIAL_BENCH: Duration = Duration::from_secs(60);
+
+/// Requests in a row that a vendor forbids before it is the credential, and not the requests.
+const FORBIDDEN_MAX: u32 = 5;
 
 /// A vendor's wish to be left alone is heard up to here.
 const THROTTLED_BENCH_MAX: Duration = Duration::from_secs(3600);
@@ -41,6 +44,8 @@ pub(crate) struct Lane {
     /// The model as the configuration has it: figures go by this name, clients cannot make new ones.
     pub(crate) configured: String,
     pub(crate) measures: LaneMeasures,
+    /// Requests in a row that it did not allow.
+    forbidden: AtomicU32,
     /// When it was asked last, in seconds since it was made.
     asked_s: AtomicU64,
     made: Instant,
@@ -141,6 +146,7 @@ impl Lane {
             model: model.into(),
             configured: configured.into(),
             measures: measures.of_lane(upstream, configured),
+            forbidden: AtomicU32::new(0),
             asked_s: AtomicU64::new(0),
             made: Instant::now(),
             breaker: Mutex::new(Breaker::new(limits)),
@@ -170,12 +176,16 @@ impl Lane {
         *bench
     }
 
+    /// Counts a request that the vendor did not allow; whether it allows none any more.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.forbidden.fetch_add(1, Ordering::Relaxed) + 1 >= FORBIDDEN_MAX
+    }
+
     /// Whether anything would be lost with it. That a model failed once is forgotten in time.
     fn remembers(&self, now: Instant) -> bool {
         let asked = self.made + Duration::from_secs(self.asked_s.load(Ordering::Relaxed));
         let breaker = lock(&self.breaker);
-        let closed = breaker.standing() == Standing::Closed;
-        let forgotten = closed && now.saturating_duration_since(asked) > FORGOTTEN_AFTER;
+        let forgotten = breaker.admits(now) && now.saturating_duration_since(asked) > FORGOTTEN_AFTER;
         let spotless = breaker.is_spotless();
         drop(breaker);
         !(spotless || forgotten) || self.bench(now).is_some()
@@ -221,6 +231,9 @@ impl Pass {
     /// How the attempt went; once.
     pub(crate) fn settle(&mut self, weight: Weight, code: &'static str) {
         let Some(ticket) = self.ticket.take() else { return };
+        if weight == Weight::Good {
+            self.lane.forbidden.store(0, Ordering::Relaxed);
+        }
         let changed = lock(&self.lane.breaker).settle(ticket, weight, code, Instant::now());
         self.tell(changed);
     }

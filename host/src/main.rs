@@ -28,6 +28,7 @@ mod stream;
 mod supervisor;
 mod telemetry;
 mod timed_io;
+mod underway;
 mod upstream;
 mod vendor_error;
 

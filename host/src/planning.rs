@@ -153,10 +153,11 @@ impl Planner {
     /// The vendor did not take what this version had made. Where the version before would have made
     /// the same, that is the caller's mistake.
     pub(crate) fn misplanned(&mut self, call: &SharedCall) {
-        let Some(made) = self.made.take() else { return self.tell(Outcome::Error) };
-        let plan = |adapter: &Adapter| plan_by(adapter, &self.upstream, call, &made.target_model);
-        let before = self.upstream.adapter.decide_as_before(plan).map(|decided| decided.decision);
-        match before {
+        let before = self.upstream.adapter.before().filter(|_| !self.told);
+        let (Some(made), Some(before)) = (self.made.take(), before) else {
+            return self.tell(Outcome::Error);
+        };
+        match plan_by(before, &self.upstream, call, &made.target_model) {
             Ok(Ok(Way::Send(prepared, body))) if prepared.sends_as(&made.prepared) && body == made.body => {
                 self.told = true;
             }

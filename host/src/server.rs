@@ -133,10 +133,9 @@ impl Server {
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
         let client = Connection::default();
         let this = client.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            let server = Arc::clone(&self);
-            request.extensions_mut().insert(this.clone());
-            async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
+        let service = service_fn(move |request| {
+            let (server, client) = (Arc::clone(&self), this.clone());
+            async move { Ok::<_, std::convert::Infallible>(server.answer(request, client).await) }
         });
         let io = TokioIo::new(TimedIo::new(stream, timers.head, timers.stalled_reader));
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
@@ -156,12 +155,12 @@ impl Server {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, client: Connection) -> Response<Body> {
         let id = self.ids.next();
         let header = HeaderValue::try_from(&id).ok();
         let (head, body) = request.into_parts();
         let version = head.version;
-        let mut answer = match self.route(id.clone(), head, body).await {
+        let mut answer = match self.route(id.clone(), head, body, client).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 tracing::debug!(request = id, code = refusal.code(), "refused");
@@ -178,13 +177,19 @@ impl Server {
         answer
     }
 
-    async fn route(&self, id: String, head: Parts, body: Incoming) -> Result<Response<Body>, Refusal> {
+    async fn route(
+        &self,
+        id: String,
+        head: Parts,
+        body: Incoming,
+        client: Connection,
+    ) -> Result<Response<Body>, Refusal> {
         check_origin(&head.uri, &head.headers)?;
         let path = head.uri.path();
         match path {
             "/v1/chat/completions" => {
                 only(&head.method, Method::POST)?;
-                self.gateway.chat(id, head, body).await
+                self.gateway.chat(id, head, body, client).await
             }
             _ => {
                 let page =

@@ -1,6 +1,7 @@
 //! The bodies of answers: bytes that pass, and what is learned when they end.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,16 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use sluice_core::breaker::Weight;
-use sluice_core::stats::{InFlight, TargetStats};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::fault::{FaultKind, Timer};
 use crate::frames::{End, Frames};
-use crate::lane::Pass;
 use crate::refusal;
+use crate::underway::Underway;
 
 /// Bytes that are handed over at once: a slow reader is seen to take them.
 const PART_BYTES_MAX: usize = 16 * 1024;
@@ -70,6 +69,13 @@ struct Reader {
     client: Client,
 }
 
+/// What became of a wait.
+enum Read<T> {
+    Done(T),
+    Over,
+    Stalled,
+}
+
 /// What became of a piece.
 enum Sent {
     Taken,
@@ -90,18 +96,6 @@ pub(crate) struct Relay {
     pub(crate) deadline: (Instant, Timer),
     pub(crate) client: Client,
     pub(crate) attempt: Underway,
-}
-
-/// An attempt whose end is to be told: to statistics, the breaker and the counters. Once; dropped
-/// before, the client has left.
-pub(crate) struct Underway {
-    request_id: String,
-    sent: std::time::Instant,
-    /// The call counts as in flight until its answer has ended.
-    inflight: InFlight<Arc<TargetStats>>,
-    pass: Pass,
-    first: Option<Duration>,
-    told: bool,
 }
 
 impl Body {
@@ -196,8 +190,11 @@ impl Relay {
         tokio::select! {
             () = self.pass(&reader) => {}
             // Dropped here, it closes the vendor's connection.
-            () = reader.pieces.closed() => {}
+            () = reader.pieces.closed() => return,
         }
+        // The vendor is done with; the client may have the last of it still to take.
+        drop(self);
+        reader.drained().await;
     }
 
     /// Passes all there is.
@@ -208,7 +205,7 @@ impl Relay {
                 None => {}
                 Some(End::Complete) => {
                     self.attempt.good();
-                    reader.send(Piece::End, at).await;
+                    reader.send(Piece::End, None).await;
                     return;
                 }
                 Some(End::Fault(fault)) => {
@@ -226,9 +223,16 @@ impl Relay {
             if taken.bytes.is_empty() {
                 continue;
             }
-            match reader.send(Piece::Data(taken.bytes), at).await {
+            match reader.send(Piece::Data(taken.bytes), Some(at)).await {
                 Sent::Taken => {}
-                Sent::Over => return self.broke(reader, &FaultKind::Timeout(timer)).await,
+                Sent::Over => {
+                    match self.ended.take() {
+                        Some(End::Complete) => self.attempt.good(),
+                        Some(End::Fault(fault)) => self.attempt.failed(&fault),
+                        None => {}
+                    }
+                    return self.broke(reader, &FaultKind::Timeout(timer)).await;
+                }
                 Sent::Left => return,
             }
         }
@@ -238,39 +242,54 @@ impl Relay {
     /// stream stands in the middle of something, by the end of the connection.
     async fn broke(&mut self, reader: &Reader, fault: &FaultKind) {
         let last = match self.frames.takes_an_event() {
-            true => Piece::Data([refusal::error_event(&self.attempt.pass.lane().upstream, fault)].into()),
+            true => Piece::Data([refusal::error_event(&self.attempt.lane().upstream, fault)].into()),
             false => Piece::Broken(fault.code().into()),
         };
-        // It may be the deadline that is over.
-        let until = Instant::now() + reader.client.stalled;
-        if let Sent::Taken = reader.send(last, until).await {
-            reader.send(Piece::End, until).await;
+        if let Sent::Taken = reader.send(last, None).await {
+            reader.send(Piece::End, None).await;
         }
     }
 }
 
 impl Reader {
-    /// Waits for the client to take what came before.
-    async fn send(&self, piece: Piece, until: Instant) -> Sent {
+    /// Waits for the client to take what came before; until then at most, if it is said.
+    async fn send(&self, piece: Piece, until: Option<Instant>) -> Sent {
         let piece = match self.pieces.try_send(piece) {
             Ok(()) => return Sent::Taken,
             Err(TrySendError::Closed(_)) => return Sent::Left,
             Err(TrySendError::Full(piece)) => piece,
         };
-        let mut sending = pin!(self.pieces.send(piece));
+        match self.while_read(self.pieces.send(piece), until).await {
+            Read::Done(Ok(())) => Sent::Taken,
+            Read::Done(Err(_closed)) => Sent::Left,
+            Read::Over => Sent::Over,
+            Read::Stalled => Sent::Left,
+        }
+    }
+
+    /// Waits until the client has taken all, or left.
+    async fn drained(&self) {
+        // However it ends, there is nothing more to do.
+        let _ = self.while_read(self.pieces.closed(), None).await;
+    }
+
+    /// Waits for something that comes when the client reads; a client that does not loses its
+    /// connection.
+    async fn while_read<T>(&self, wanted: impl Future<Output = T>, until: Option<Instant>) -> Read<T> {
+        let mut wanted = pin!(wanted);
         loop {
             let taken = self.taken.load(Ordering::Relaxed);
             let stalled = Instant::now() + self.client.stalled;
-            match tokio::time::timeout_at(stalled.min(until), sending.as_mut()).await {
-                Ok(Ok(())) => return Sent::Taken,
-                Ok(Err(_closed)) => return Sent::Left,
-                Err(_elapsed) if Instant::now() >= until => return Sent::Over,
+            let next = until.map_or(stalled, |until| until.min(stalled));
+            match tokio::time::timeout_at(next, wanted.as_mut()).await {
+                Ok(done) => return Read::Done(done),
+                Err(_elapsed) if until.is_some_and(|until| Instant::now() >= until) => return Read::Over,
                 Err(_elapsed) if self.taken.load(Ordering::Relaxed) > taken => {}
                 Err(_elapsed) => {
                     let within = self.client.stalled;
                     tracing::info!(?within, "a client takes nothing (server.timeouts.stalled_reader)");
                     self.client.connection.end();
-                    return Sent::Left;
+                    return Read::Stalled;
                 }
             }
         }
@@ -287,80 +306,4 @@ impl Connection {
     pub(crate) async fn ended(&self) {
         self.0.notified().await;
     }
-}
-
-impl Underway {
-    pub(crate) fn new(request_id: String, inflight: InFlight<Arc<TargetStats>>, pass: Pass) -> Underway {
-        Underway { request_id, sent: std::time::Instant::now(), inflight, pass, first: None, told: false }
-    }
-
-    /// The first content of a stream is there.
-    pub(crate) fn first_content(&mut self) {
-        let took = self.sent.elapsed();
-        if self.first.replace(took).is_none() {
-            self.pass.lane().measures.first_content(took);
-            self.pass.begun();
-        }
-    }
-
-    /// The answer has ended well.
-    pub(crate) fn good(&mut self) {
-        if !self.tell() {
-            return;
-        }
-        let total = self.sent.elapsed();
-        let first = self.first.unwrap_or(total);
-        self.inflight.stats().succeeded(micros(first), micros(total));
-        self.pass.lane().measures.good(total);
-        self.pass.settle(Weight::Good, "none");
-        tracing::debug!(
-            request = self.request_id,
-            first_us = micros(first),
-            total_us = micros(total),
-            "answered"
-        );
-    }
-
-    /// The attempt has failed.
-    pub(crate) fn failed(&mut self, fault: &FaultKind) {
-        if !self.tell() {
-            return;
-        }
-        let (class, code) = (fault.class(), fault.code());
-        self.inflight.stats().failed();
-        let lane = self.pass.lane();
-        lane.measures.fault(class);
-        tracing::debug!(
-            request = self.request_id,
-            upstream = lane.upstream,
-            model = lane.model,
-            fault = code,
-            class = class.name(),
-            content = self.first.is_some(),
-            "an attempt failed"
-        );
-        self.pass.settle(fault.weight(), code);
-    }
-
-    /// The vendor was not asked.
-    pub(crate) fn unasked(&mut self) {
-        self.told = true;
-    }
-
-    fn tell(&mut self) -> bool {
-        !std::mem::replace(&mut self.told, true)
-    }
-}
-
-impl Drop for Underway {
-    fn drop(&mut self) {
-        if self.tell() {
-            self.pass.lane().measures.left();
-            tracing::debug!(request = self.request_id, "the client left");
-        }
-    }
-}
-
-fn micros(span: Duration) -> u32 {
-    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
 }

@@ -13,12 +13,11 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
-use crate::connector::{Connector, NotInTime, Way};
+use crate::connector::{self, Connector, NotInTime};
 use crate::fault::{FaultKind, Timer};
 
 /// Connections that rest longer are closed.
@@ -96,25 +95,21 @@ impl Client {
     ) -> Result<Response<Incoming>, FaultKind> {
         let mut fresh = false;
         let response = loop {
-            let (mut request, sent) = (request()?, Instant::now());
-            let way = Way::new(capture_connection(&mut request));
+            let (request, sent) = (request()?, Instant::now());
             match tokio::time::timeout_at(deadline, self.0.request(request)).await {
                 Ok(Ok(response)) => {
-                    way.serves();
+                    connector::serves(response.extensions());
                     break response;
                 }
                 Ok(Err(error)) => {
                     let fault = fault(&error);
-                    let stale = way.may_be_stale() && sent.elapsed() < STALE_WITHIN;
+                    let stale = connector::may_be_stale(&error) && sent.elapsed() < STALE_WITHIN;
                     if fault != FaultKind::HungUp || !stale || fresh {
                         return Err(fault);
                     }
                     fresh = true;
                 }
-                Err(_elapsed) => {
-                    way.retire();
-                    return Err(FaultKind::Timeout(timer));
-                }
+                Err(_elapsed) => return Err(FaultKind::Timeout(timer)),
             }
         };
         match response.status() {

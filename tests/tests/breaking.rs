@@ -263,6 +263,12 @@ async fn what_the_operator_has_to_mend_is_hidden_from_clients() {
     assert_eq!(stage.ask("two", false).await.status, 200);
     assert_eq!(stage.ask("two", false).await.status, 200);
     assert_eq!((stage.seen("a"), stage.seen("b")), (14, 7));
+    // What is forbidden to five in a row is forbidden to all.
+    stage.direct("a", json!({"faults": [{"kind": "status", "status": 403, "times": 0}]}));
+    for _ in 0..10 {
+        assert_eq!(stage.ask("two", false).await.status, 200);
+    }
+    assert_eq!((stage.seen("a"), stage.seen("b")), (19, 17));
 }
 
 /// Neither a task nor a socket nor memory of a thousand calls that hung is there afterwards: those

@@ -146,6 +146,20 @@ async fn a_stream_that_takes_nothing_is_let_go() {
     }
 }
 
+/// The vendor has said all, and the client takes none of it: nobody waits for that either.
+#[tokio::test]
+async fn a_client_that_does_not_take_the_last_of_it_is_let_go() {
+    let server = "timeouts = { stalled_reader = \"1s\" }";
+    let stage = Stage::start(server, &[Vendor::openai("a", "")], &model("m", &["a"], "")).await;
+    stage.direct("a", json!({"faults": [{"kind": "huge_frame", "bytes": 300_000}]}));
+    let client = client(|builder| builder.http2_prior_knowledge().http2_initial_stream_window_size(65_535));
+    let request = client.post(stage.gateway.url("/v1/chat/completions"));
+    let response = request.body(question("m", true).to_string()).send().await.unwrap();
+    assert_eq!(stage.finished(1).await[0].outcome, Some(Outcome::Complete));
+    stage.gateway.wait_for("server.timeouts.stalled_reader", 1);
+    assert!(response.bytes().await.is_err(), "its connection is closed");
+}
+
 /// Slow is not stalled: each event is larger than what such a reader takes in the time.
 #[tokio::test]
 async fn a_slow_reader_of_large_events_is_served() {

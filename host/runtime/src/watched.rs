@@ -118,8 +118,8 @@ impl<T: Versioned> Watched<T> {
                 decided_by(before)
             }
             Err(refused @ CallError::Refused(_)) => {
-                // What the version before refuses too is the caller's mistake.
-                if !matches!(decide(before), Err(CallError::Refused(_))) {
+                // What the version before cannot decide either is the caller's mistake.
+                if decide(before).is_ok() {
                     books.called(Outcome::Error);
                 }
                 Err(refused)

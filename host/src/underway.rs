@@ -1,0 +1,105 @@
+//! An attempt under way: its end is told to statistics, the breaker and the counters, once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_core::breaker::Weight;
+use sluice_core::stats::{InFlight, TargetStats};
+
+use crate::fault::{FaultKind, Timer};
+use crate::lane::{Lane, Pass};
+
+/// An attempt whose end is to be told: to statistics, the breaker and the counters. Once; dropped
+/// before, the client has left.
+pub(crate) struct Underway {
+    request_id: String,
+    sent: std::time::Instant,
+    /// The call counts as in flight until its answer has ended.
+    inflight: InFlight<Arc<TargetStats>>,
+    pass: Pass,
+    first: Option<Duration>,
+    told: bool,
+}
+
+impl Underway {
+    pub(crate) fn new(request_id: String, inflight: InFlight<Arc<TargetStats>>, pass: Pass) -> Underway {
+        Underway { request_id, sent: std::time::Instant::now(), inflight, pass, first: None, told: false }
+    }
+
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
+        self.pass.lane()
+    }
+
+    /// The first content of a stream is there.
+    pub(crate) fn first_content(&mut self) {
+        let took = self.sent.elapsed();
+        if self.first.replace(took).is_none() {
+            self.pass.lane().measures.first_content(took);
+            self.pass.begun();
+        }
+    }
+
+    /// The answer has ended well.
+    pub(crate) fn good(&mut self) {
+        if !self.tell() {
+            return;
+        }
+        let total = self.sent.elapsed();
+        let first = self.first.unwrap_or(total);
+        self.inflight.stats().succeeded(micros(first), micros(total));
+        self.pass.lane().measures.good(total);
+        self.pass.settle(Weight::Good, "none");
+        tracing::debug!(
+            request = self.request_id,
+            first_us = micros(first),
+            total_us = micros(total),
+            "answered"
+        );
+    }
+
+    /// The attempt has failed.
+    pub(crate) fn failed(&mut self, fault: &FaultKind) {
+        if !self.tell() {
+            return;
+        }
+        let (class, code) = (fault.class(), fault.code());
+        // Late by others' fault is no mark against it for policies either.
+        if *fault != FaultKind::Timeout(Timer::Remainder) {
+            self.inflight.stats().failed();
+        }
+        let lane = self.pass.lane();
+        lane.measures.fault(class);
+        tracing::debug!(
+            request = self.request_id,
+            upstream = lane.upstream,
+            model = lane.model,
+            fault = code,
+            class = class.name(),
+            content = self.first.is_some(),
+            "an attempt failed"
+        );
+        self.pass.settle(fault.weight(), code);
+    }
+
+    /// The vendor was not asked.
+    pub(crate) fn unasked(&mut self) {
+        self.told = true;
+    }
+
+    fn tell(&mut self) -> bool {
+        !std::mem::replace(&mut self.told, true)
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if self.tell() {
+            self.pass.lane().measures.left();
+            tracing::debug!(request = self.request_id, "the client left");
+        }
+    }
+}
+
+fn micros(span: Duration) -> u32 {
+    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
+}
