@@ -121,8 +121,9 @@ impl Reading<'_> {
     /// More of a body that is held back; none at its end.
     async fn next(&self, body: &mut Incoming) -> Result<Option<Bytes>, FaultKind> {
         loop {
-            let (until, timer) = self.next_timer();
-            if Instant::now() >= until {
+            let now = Instant::now();
+            let (until, timer) = self.next_timer(now);
+            if now >= until {
                 return Err(FaultKind::Timeout(timer));
             }
             match tokio::time::timeout_at(until, body.frame()).await {
@@ -143,22 +144,33 @@ impl Reading<'_> {
 
     /// The beginning of an answer that is no stream, and its rest where it is long and passes.
     async fn collect(&self, begun: Begun) -> Result<(Bytes, Option<Incoming>), FaultKind> {
-        let Begun { first, rest: mut body } = begun;
+        let Begun { mut first, rest: mut body } = begun;
         let mapped = self.plan.response == ResponsePlan::Mapped;
-        let mut text = BytesMut::from(first);
+        // Most answers come at once, and are not copied.
+        let mut text = BytesMut::new();
         loop {
-            if mapped && text.len() > WHOLE_BYTES_MAX {
+            let bytes = first.len().max(text.len());
+            if mapped && bytes > WHOLE_BYTES_MAX {
                 return Err(FaultKind::Malformed);
             }
-            if !mapped && text.len() > PRELUDE_BYTES_MAX {
-                return match begins_as_object(&text) {
-                    true => Ok((text.freeze(), Some(body))),
-                    false => Err(FaultKind::Malformed),
+            let whole = |text: BytesMut, first: Bytes| if text.is_empty() { first } else { text.freeze() };
+            if !mapped && bytes > PRELUDE_BYTES_MAX {
+                let text = whole(text, first);
+                return if begins_as_object(&text) {
+                    Ok((text, Some(body)))
+                } else {
+                    Err(FaultKind::Malformed)
                 };
             }
             match self.next(&mut body).await? {
-                Some(data) => text.extend_from_slice(&data),
-                None => return Ok((text.freeze(), None)),
+                None => return Ok((whole(text, first), None)),
+                Some(data) if first.is_empty() => first = data,
+                Some(data) => {
+                    if text.is_empty() {
+                        text.extend_from_slice(&first);
+                    }
+                    text.extend_from_slice(&data);
+                }
             }
         }
     }
@@ -228,7 +240,7 @@ impl Reading<'_> {
                 Some(End::Complete) => break Some(End::Complete),
                 None => {}
             }
-            let (until, timer) = self.next_timer();
+            let (until, timer) = self.next_timer(Instant::now());
             taken = frames.read(until, timer).await;
         };
         attempt.first_content();
@@ -267,11 +279,11 @@ impl Reading<'_> {
 
     /// Which timer is next while nothing has gone to the client. A model that thinks before it speaks
     /// is silent: between two reads only a whole answer has a bound.
-    fn next_timer(&self) -> (Instant, Timer) {
+    fn next_timer(&self, now: Instant) -> (Instant, Timer) {
         let timers = &self.upstream.timers;
         let timer = match self.call.shape.streaming {
             true => (self.sent + timers.first_content, Timer::FirstContent),
-            false => (Instant::now() + timers.idle(false), Timer::Idle),
+            false => (now + timers.idle(false), Timer::Idle),
         };
         if timer.0 < self.deadline.0 { timer } else { self.deadline }
     }

@@ -98,14 +98,15 @@ impl Attempts<'_> {
                         Some(_) | None => continue,
                     },
                 }
-                if Instant::now() >= self.deadline {
+                let now = Instant::now();
+                if now >= self.deadline {
                     let late =
                         Refusal::of_fault(&target.upstream.name, FaultKind::Timeout(Timer::Remainder).into());
                     word.add(Worth::Passing, late);
                     return Err(word.or_resting(order));
                 }
                 // Others may have opened it since the candidates were chosen.
-                let Some(pass) = free.lane.ask(std::time::Instant::now()) else { continue };
+                let Some(pass) = free.lane.ask(now.into_std()) else { continue };
                 match self.attempt(free, pass).await {
                     Ok(answered) => return Ok(answered),
                     Err(Failed::Refused(refusal)) => return Err(refusal),

@@ -41,6 +41,9 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 /// gone: with the megabytes that kernels allow, a slow reader would look like none.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
+/// Of a request's id, for the first four billion requests.
+const ID_BYTES: usize = 17;
+
 /// Answers requests; one per listener.
 pub(crate) struct Server {
     gateway: Arc<Gateway>,
@@ -231,7 +234,20 @@ impl Connections {
 impl RequestIds {
     fn next(&self) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("{:08x}-{number:08x}", self.process)
+        let mut id = String::with_capacity(ID_BYTES);
+        push_hex(&mut id, self.process.into());
+        id.push('-');
+        push_hex(&mut id, number);
+        id
+    }
+}
+
+/// Eight hexadecimal digits, or as many as it needs. (`format!` takes as long as a system call.)
+fn push_hex(text: &mut String, number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = 8.max(16 - number.leading_zeros() / 4);
+    for place in (0..digits).rev() {
+        text.push(char::from(DIGITS[(number >> (4 * place)) as usize & 0xf]));
     }
 }
 
@@ -279,6 +295,15 @@ fn shortened(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_written_as_format_would() {
+        for number in [0, 1, 0xdead_beef, 0xffff_ffff, 0x1_0000_0000, u64::MAX] {
+            let mut text = String::new();
+            push_hex(&mut text, number);
+            assert_eq!(text, format!("{number:08x}"));
+        }
+    }
 
     #[test]
     fn only_this_machine_is_this_machine() {

@@ -32,7 +32,7 @@ pub(crate) fn sign<B>(
 ) -> Result<(), Unwritable> {
     let filled = |slotted: &Slotted| {
         let secret = secrets.get(&slotted.slot)?;
-        Some(format!("{}{}{}", slotted.prefix, secret.reveal(), slotted.suffix))
+        Some([slotted.prefix.as_str(), secret.reveal(), &slotted.suffix].concat())
     };
     let unwritable =
         |slotted: &Slotted| Unwritable { slot: slotted.slot.clone(), name: slotted.name.clone() };
