@@ -28,8 +28,8 @@ const IDLE_MAX: Duration = Duration::from_secs(90);
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(15);
 const HTTP2_PING_WITHIN: Duration = Duration::from_secs(10);
 
-/// A connection that was closed while it rested fails a request within a round trip.
-const STALE_WITHIN: Duration = Duration::from_millis(250);
+/// A connection that was closed while it rested fails a request within a round trip; with room for busy machines.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Bytes of an answer's head at most.
 const HEAD_BYTES_MAX: usize = 64 * 1024;

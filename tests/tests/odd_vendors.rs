@@ -277,7 +277,7 @@ async fn a_kept_connection_that_closes_is_replaced() {
     assert!(vendor.requests() > 30, "kept connections were used");
     // What fails later than at once has been worked on, and is not asked for again.
     let answer = vec![head(200, JSON), chunk(WHOLE), end()];
-    let later = vec![Act::Pause(Duration::from_millis(600)), Act::Close];
+    let later = vec![Act::Pause(Duration::from_secs(2)), Act::Close];
     let dies = RawVendor::start(move |place| if place == 0 { answer.clone() } else { later.clone() }).await;
     let gateway = self::gateway(&dies, "openai", "");
     assert_eq!(gateway.ask("m").await.content(), "hello");
