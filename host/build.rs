@@ -5,7 +5,8 @@ use std::path::Path;
 use std::{env, fs};
 
 fn main() {
-    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist");
+    // As it is when this runs: a target folder may have been filled from another checkout.
+    let dist = Path::new(&set_by_cargo("CARGO_MANIFEST_DIR")).join("../plugins/dist");
     println!("cargo::rerun-if-changed={}", dist.display());
     let entries =
         fs::read_dir(&dist).map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>());
@@ -19,7 +20,10 @@ fn main() {
             .expect("a string");
     }
     code.push_str("];\n");
-    #[allow(clippy::disallowed_methods, reason = "how Cargo tells a build script")]
-    let out = env::var("OUT_DIR").expect("cargo sets it");
-    fs::write(Path::new(&out).join("dist.rs"), code).expect("OUT_DIR is writable");
+    fs::write(Path::new(&set_by_cargo("OUT_DIR")).join("dist.rs"), code).expect("OUT_DIR is writable");
+}
+
+#[allow(clippy::disallowed_methods, reason = "how Cargo tells a build script")]
+fn set_by_cargo(name: &str) -> String {
+    env::var(name).expect("cargo sets it")
 }

@@ -41,7 +41,11 @@ pub(crate) struct Clients {
 }
 
 /// Sends requests that are complete.
-pub(crate) struct Client(legacy::Client<Connector, Full<Bytes>>);
+pub(crate) struct Client {
+    keeping: legacy::Client<Connector, Full<Bytes>>,
+    /// Makes a connection for each request.
+    fresh: legacy::Client<Connector, Full<Bytes>>,
+}
 
 impl Clients {
     /// # Errors
@@ -66,23 +70,25 @@ impl Clients {
 
 impl Client {
     fn new(tls: ClientConfig, within: Duration) -> Client {
-        let client = legacy::Client::builder(TokioExecutor::new())
+        let connector = Connector::new(tls, within);
+        let mut builder = legacy::Client::builder(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .http2_keep_alive_interval(HTTP2_PING_EVERY)
-            .http2_keep_alive_timeout(HTTP2_PING_WITHIN)
-            .build(Connector::new(tls, within));
-        Client(client)
+            .http2_keep_alive_timeout(HTTP2_PING_WITHIN);
+        let keeping = builder.build(connector.clone());
+        Client { keeping, fresh: builder.pool_max_idle_per_host(0).build(connector) }
     }
 
     /// Sends, and waits for the head of the answer until `deadline`. `request` makes the same request
     /// each time.
     ///
     /// A vendor may close a connection that rested at the moment in which it is used again. That is
-    /// no failure of the vendor's: the request goes out once more on another one. What fails later
-    /// than at once has been worked on.
+    /// no failure of the vendor's: the request goes out once more on a new one (another that rested
+    /// may have been closed as well). What fails later than at once has been worked on.
     ///
     /// # Errors
     ///
@@ -93,10 +99,11 @@ impl Client {
         deadline: Instant,
         timer: Timer,
     ) -> Result<Response<Incoming>, FaultKind> {
-        let mut fresh = false;
+        let mut client = &self.keeping;
+        let mut repeated = false;
         let response = loop {
             let (request, sent) = (request()?, Instant::now());
-            match tokio::time::timeout_at(deadline, self.0.request(request)).await {
+            match tokio::time::timeout_at(deadline, client.request(request)).await {
                 Ok(Ok(response)) => {
                     connector::serves(response.extensions());
                     break response;
@@ -104,10 +111,10 @@ impl Client {
                 Ok(Err(error)) => {
                     let fault = fault(&error);
                     let stale = connector::may_be_stale(&error) && sent.elapsed() < STALE_WITHIN;
-                    if fault != FaultKind::HungUp || !stale || fresh {
+                    if fault != FaultKind::HungUp || !stale || repeated {
                         return Err(fault);
                     }
-                    fresh = true;
+                    (client, repeated) = (&self.fresh, true);
                 }
                 Err(_elapsed) => return Err(FaultKind::Timeout(timer)),
             }

@@ -275,6 +275,17 @@ async fn a_kept_connection_that_closes_is_replaced() {
     }
     assert_eq!(breaker(&gateway).await, "closed");
     assert!(vendor.requests() > 30, "kept connections were used");
+    // Where all that rested are closed as they are used, it is not replaced by another of them.
+    let answer = vec![Act::Pause(Duration::from_millis(300)), head(200, JSON), chunk(WHOLE), end()];
+    let acts = move |place: usize| if place == 0 { answer.clone() } else { vec![Act::Close] };
+    let several = RawVendor::start(acts).await;
+    let gateway = self::gateway(&several, "openai", "");
+    let answers = tokio::join!(gateway.ask("m"), gateway.ask("m"), gateway.ask("m"), gateway.ask("m"));
+    for answer in [answers.0, answers.1, answers.2, answers.3] {
+        assert_eq!(answer.content(), "hello");
+    }
+    assert_eq!(gateway.ask("m").await.content(), "hello");
+    assert_eq!(several.requests(), 6);
     // What fails later than at once has been worked on, and is not asked for again.
     let answer = vec![head(200, JSON), chunk(WHOLE), end()];
     let later = vec![Act::Pause(Duration::from_secs(2)), Act::Close];
