@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sluice_core::breaker;
-use sluice_core::money::Price;
 use sluice_core::pattern::Pattern;
+use sluice_core::price::Price;
 
 pub(crate) use environment::Environment;
 pub(crate) use problem::{ConfigError, Place, Problem};

@@ -222,7 +222,7 @@ fn candidates(free: &[(u32, Free)], call: &Call) -> Vec<Candidate> {
         let target = &free.target;
         // A cost too large for a guest to see exactly is none: the target is shown as unpriced.
         let cost = |input, output: u64| {
-            let cost = target.price?.cost(input, output.saturating_mul(choices)).ok()?;
+            let cost = target.price.as_ref()?.worst(input, output.saturating_mul(choices)).ok()?;
             (cost.nanos() < NO_PRICE).then_some(cost)
         };
         let expected = cost(input_expected, output_expected).zip(cost(input_worst, output_worst));

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sluice_core::breaker::Limits;
-use sluice_core::money::Price;
 use sluice_core::pattern::Pattern;
+use sluice_core::price::Price;
 use sluice_core::retry::Budget;
 use sluice_core::stats::TargetStats;
 use sluice_runtime::{Adapter, Policy, Runtime, Watched};

@@ -5,7 +5,8 @@
 //! - [`codes`]: the numbers of the plugin contract by name
 //! - [`fault`]: whose fault a failed attempt is
 //! - [`json`]: where things are in a client's body, and how to change only them
-//! - [`money`]: nano-dollars and prices
+//! - [`money`]: nano-dollars
+//! - [`price`]: what a call costs, and the most that it can
 //! - [`ranking`]: what a policy is shown, the host's own order, and what a ranking must be
 //! - [`plan`]: what an adapter may ask the host to send
 //! - [`pattern`]: which model entry serves a name
@@ -23,6 +24,7 @@ pub mod json;
 pub mod money;
 pub mod pattern;
 pub mod plan;
+pub mod price;
 pub mod probation;
 pub mod ranking;
 pub mod retry;

@@ -1,4 +1,4 @@
-//! Money in nano-dollars, and what tokens cost. No floats; rounding is up; overflow is an answer.
+//! Money in nano-dollars. No floats; overflow is an answer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,21 +23,6 @@ pub struct Overflow;
 #[error("wanted a dollar amount such as \"0.05\": digits, and at most {DECIMALS_MAX} after the point")]
 pub struct NotAnAmount;
 
-/// Price of a million tokens, by class. Classes that are not priced here are not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Price {
-    /// Input tokens.
-    pub input: PerMillion,
-    /// Output tokens.
-    pub output: PerMillion,
-}
-
-/// What a million tokens of one class cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PerMillion(pub NanoUsd);
-
-// === impl NanoUsd ===
-
 impl NanoUsd {
     /// Nothing.
     pub const ZERO: NanoUsd = NanoUsd(0);
@@ -57,6 +42,11 @@ impl NanoUsd {
     /// [`Overflow`] when the sum does not fit.
     pub fn checked_add(self, other: NanoUsd) -> Result<NanoUsd, Overflow> {
         self.0.checked_add(other.0).map(NanoUsd).ok_or(Overflow)
+    }
+
+    /// What is left without `other`; nothing where that is more.
+    pub fn saturating_sub(self, other: NanoUsd) -> NanoUsd {
+        NanoUsd(self.0.saturating_sub(other.0))
     }
 }
 
@@ -83,31 +73,6 @@ impl fmt::Display for NanoUsd {
         let decimals = format!("{:09}", self.0 % PER_DOLLAR);
         let shown = decimals.trim_end_matches('0').len().max(2);
         write!(f, "{}.{}", self.0 / PER_DOLLAR, &decimals[..shown])
-    }
-}
-
-// === impl Price ===
-
-impl PerMillion {
-    /// What so many tokens cost, rounded up: no call with a price is free.
-    ///
-    /// # Errors
-    ///
-    /// [`Overflow`] when the cost does not fit.
-    pub fn cost(self, tokens: u64) -> Result<NanoUsd, Overflow> {
-        let exact = u128::from(tokens) * u128::from(self.0.0);
-        u64::try_from(exact.div_ceil(1_000_000)).map(NanoUsd).map_err(|_| Overflow)
-    }
-}
-
-impl Price {
-    /// What a call with so many input and output tokens costs.
-    ///
-    /// # Errors
-    ///
-    /// [`Overflow`] when the cost does not fit.
-    pub fn cost(self, input_tokens: u64, output_tokens: u64) -> Result<NanoUsd, Overflow> {
-        self.input.cost(input_tokens)?.checked_add(self.output.cost(output_tokens)?)
     }
 }
 
@@ -140,17 +105,5 @@ mod tests {
             let shown = NanoUsd(nanos).to_string();
             assert_eq!(shown.parse(), Ok(NanoUsd(nanos)), "{shown}");
         }
-    }
-
-    #[test]
-    fn cost_rounds_up_and_refuses_overflow() {
-        let price = PerMillion(NanoUsd(1));
-        assert_eq!(price.cost(0), Ok(NanoUsd(0)));
-        assert_eq!(price.cost(1), Ok(NanoUsd(1)));
-        assert_eq!(price.cost(1_000_000), Ok(NanoUsd(1)));
-        assert_eq!(price.cost(1_000_001), Ok(NanoUsd(2)));
-        assert_eq!(PerMillion(NanoUsd(u64::MAX)).cost(2_000_000), Err(Overflow));
-        let both = Price { input: PerMillion(NanoUsd(u64::MAX)), output: price };
-        assert_eq!(both.cost(1_000_000, 1), Err(Overflow));
     }
 }

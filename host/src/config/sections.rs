@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use sluice_core::money::{NanoUsd, PerMillion, Price};
+use sluice_core::money::NanoUsd;
 use sluice_core::pattern::Pattern;
+use sluice_core::price::{PerMillion, Price};
 use toml::de::DeTable;
 
 use super::reader::{Document, Found, Table};
@@ -254,7 +255,7 @@ fn price(table: &Table<'_>) -> Option<Price> {
         table.not_built(class, "pricing this class");
     }
     table.finish();
-    Some(Price { input: input?, output: output? })
+    Some(Price::flat(input?, output?))
 }
 
 /// A plugin's own configuration; an empty object where nothing is said.

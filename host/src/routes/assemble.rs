@@ -151,7 +151,7 @@ impl<'a> Assembly<'a> {
                 model: target.model.clone(),
                 priority: target.priority,
                 weight: target.weight,
-                price: target.price,
+                price: target.price.clone(),
                 stats: stats(target),
             }))
         };
