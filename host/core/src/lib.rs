@@ -1,5 +1,6 @@
 //! What the gateway decides, without the gateway: no I/O, no clock, no threads.
 //!
+//! - [`books`]: what a node holds of the budgets' accounts, and what became of it
 //! - [`breaker`]: whether a target may be called
 //! - [`chat`]: what an answer in OpenAI's dialect is: content, the end, an error in a 200
 //! - [`codes`]: the numbers of the plugin contract by name
@@ -14,8 +15,10 @@
 //! - [`retry`]: whether and when a target is asked again
 //! - [`sse`]: server-sent events, cut where they end
 //! - [`stats`]: what is remembered of a target's answers
+//! - [`vault`]: an account as the durable store has it
 #![warn(missing_docs)]
 
+pub mod books;
 pub mod breaker;
 pub mod chat;
 pub mod codes;
@@ -30,3 +33,4 @@ pub mod ranking;
 pub mod retry;
 pub mod sse;
 pub mod stats;
+pub mod vault;

@@ -44,6 +44,11 @@ impl NanoUsd {
         self.0.checked_add(other.0).map(NanoUsd).ok_or(Overflow)
     }
 
+    /// The sum, or the largest amount: for what is compared with a cap, where too much is safe.
+    pub fn saturating_add(self, other: NanoUsd) -> NanoUsd {
+        NanoUsd(self.0.saturating_add(other.0))
+    }
+
     /// What is left without `other`; nothing where that is more.
     pub fn saturating_sub(self, other: NanoUsd) -> NanoUsd {
         NanoUsd(self.0.saturating_sub(other.0))
