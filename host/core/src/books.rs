@@ -209,6 +209,19 @@ impl Books {
         back
     }
 
+    /// A lease that was taken out stays here after all: the store was not told.
+    pub fn keep(&mut self, id: AccountId, free: NanoUsd) {
+        if let Some(account) = self.accounts.get_mut(&id) {
+            account.lease = account.lease.saturating_add(free);
+            account.headroom = account.headroom.saturating_sub(free);
+        }
+    }
+
+    /// Leased, and not held.
+    pub fn free(&self, id: AccountId) -> NanoUsd {
+        self.accounts.get(&id).map_or(NanoUsd::ZERO, Account::free)
+    }
+
     /// What is known of an account; none before the store was asked for it.
     pub fn rest(&self, id: AccountId) -> Option<Rest> {
         let account = self.accounts.get(&id)?;
@@ -218,6 +231,12 @@ impl Books {
     /// Whether a hold of this amount would need more of the store.
     pub fn is_short_of(&self, id: AccountId, amount: NanoUsd) -> bool {
         self.accounts.get(&id).is_none_or(|account| account.mode == Mode::Enforce && amount > account.free())
+    }
+
+    /// How many accounts are known.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.accounts.len()
     }
 
     /// Accounts that are known, with what is leased and what is held of it.

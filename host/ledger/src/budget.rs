@@ -1,0 +1,39 @@
+//! What a budget caps, and which account of it an attempt draws on.
+
+use std::sync::Arc;
+
+use sluice_core::books::Mode;
+use sluice_core::money::NanoUsd;
+
+/// One cap of the operator's; each scope value has an account of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Unique; accounts are found by it.
+    pub name: Arc<str>,
+    /// For each account.
+    pub cap: NanoUsd,
+    /// Whether it refuses.
+    pub mode: Mode,
+}
+
+/// Whose account of a budget, and of which window.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AccountKey {
+    /// The budget's name.
+    pub budget: Arc<str>,
+    /// The key's id, the run, the model and so on; empty where all share one.
+    pub scope: Arc<str>,
+    /// When its window began, in seconds since the Unix epoch.
+    pub start_s: i64,
+}
+
+/// An account that an attempt draws on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// By whose rules.
+    pub budget: Arc<Budget>,
+    /// Which account of it.
+    pub key: AccountKey,
+    /// When the window ends, in seconds since the Unix epoch; none: it does not.
+    pub resets_s: Option<i64>,
+}

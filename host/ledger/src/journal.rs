@@ -1,0 +1,310 @@
+//! What is held and what became of it, written before anything is sent: a process that is killed
+//! leaves it behind.
+//!
+//! A record is its length, its checksum and its body. It is in the page cache when it counts: that
+//! survives `kill -9`, not the loss of power. Segments are numbered; each begins with all holds that
+//! are open, so that what came before it can go.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sluice_core::books::AccountId;
+use sluice_core::money::NanoUsd;
+use smallvec::SmallVec;
+
+use crate::rows::Row;
+
+/// Bytes of a segment, roughly: more than a second of full load.
+pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes before a record's body: its length and its checksum.
+const HEAD_BYTES: usize = 8;
+
+/// A record is smaller: what says more is no record.
+const RECORD_BYTES_MAX: usize = 64 * 1024;
+
+/// Accounts of an attempt; few have more.
+pub type Accounts = SmallVec<[AccountId; 6]>;
+
+/// A hold's number: unique as long as the data folder lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HoldId(pub u64);
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    /// Money was held for an attempt.
+    Held(Held),
+    /// The hold has ended; with the last attempt of a call its row.
+    Settled {
+        /// Which.
+        id: HoldId,
+        /// Nano-dollars.
+        charge: u64,
+        /// The call, if this was its last attempt.
+        row: Option<Box<Row>>,
+    },
+    /// A call without a hold has ended.
+    Passed(Box<Row>),
+}
+
+/// An attempt for which money is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its number.
+    pub id: HoldId,
+    /// The accounts' numbers.
+    pub accounts: SmallVec<[i64; 6]>,
+    /// Nano-dollars, on each of them.
+    pub amount: u64,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The request's id.
+    pub request: String,
+    /// Who is asked: the upstream and its model.
+    pub attempt: String,
+}
+
+/// Where a record ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Counted from 1.
+    pub segment: u64,
+    /// Bytes from its beginning.
+    pub offset: u64,
+}
+
+/// The segment that is written.
+pub struct Journal {
+    folder: PathBuf,
+    file: File,
+    position: Position,
+    buffer: Vec<u8>,
+}
+
+/// What a segment holds.
+#[derive(Debug, Default)]
+pub struct Segment {
+    /// Each with the offset of its end.
+    pub records: Vec<(u64, Record)>,
+    /// It ends in the middle of a record, or in one that is not what was written.
+    pub torn: bool,
+}
+
+impl Held {
+    /// The accounts.
+    pub fn accounts(&self) -> Accounts {
+        self.accounts.iter().map(|id| AccountId(*id)).collect()
+    }
+
+    /// The amount.
+    pub fn amount(&self) -> NanoUsd {
+        NanoUsd::from_nanos(self.amount)
+    }
+}
+
+impl Journal {
+    /// Begins this segment; one that is there is replaced.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be made.
+    pub fn begin(folder: &Path, segment: u64) -> io::Result<Journal> {
+        let mut options = OpenOptions::new();
+        // What it says of callers is for the operator alone.
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(file_of(folder, segment))?;
+        let position = Position { segment, offset: 0 };
+        Ok(Journal { folder: folder.into(), file, position, buffer: Vec::with_capacity(1024) })
+    }
+
+    /// Writes a record. When this returns, a crash does not lose it.
+    ///
+    /// # Errors
+    ///
+    /// Where the disk does not take it; then nothing was written.
+    pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        self.buffer.clear();
+        self.buffer.resize(HEAD_BYTES, 0);
+        let buffer = std::mem::take(&mut self.buffer);
+        self.buffer = postcard::to_extend(record, buffer).map_err(io::Error::other)?;
+        let body = &self.buffer[HEAD_BYTES..];
+        let length = u32::try_from(body.len()).ok().filter(|length| *length as usize <= RECORD_BYTES_MAX);
+        let length = length.ok_or_else(|| io::Error::other("a record is too long"))?;
+        let checksum = crc32fast::hash(body);
+        self.buffer[..4].copy_from_slice(&length.to_le_bytes());
+        self.buffer[4..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        if let Err(error) = self.file.write_all(&self.buffer) {
+            // A part of it may be there; what follows must not stand behind it.
+            self.cut_back()?;
+            return Err(error);
+        }
+        self.position.offset += self.buffer.len() as u64;
+        Ok(())
+    }
+
+    fn cut_back(&mut self) -> io::Result<()> {
+        self.file.set_len(self.position.offset)?;
+        rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Start(self.position.offset))?;
+        Ok(())
+    }
+
+    /// The end of what has been written.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Begins the next segment, with what is open.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written; then this one goes on.
+    pub fn next_segment<'h>(&mut self, open: impl Iterator<Item = &'h Held>) -> io::Result<()> {
+        let mut next = Journal::begin(&self.folder, self.position.segment + 1)?;
+        for held in open {
+            next.append(&Record::Held(held.clone()))?;
+        }
+        *self = next;
+        Ok(())
+    }
+
+    /// Removes segments before this one.
+    pub fn forget_before(folder: &Path, segment: u64) {
+        for old in segments(folder).unwrap_or_default().into_iter().filter(|old| *old < segment) {
+            // What cannot be removed is looked at again at the next start, and is behind the position.
+            let _ = fs::remove_file(file_of(folder, old));
+        }
+    }
+}
+
+impl Segment {
+    /// Reads a segment, as far as it is whole.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read.
+    pub fn read(folder: &Path, segment: u64) -> io::Result<Segment> {
+        let bytes = fs::read(file_of(folder, segment))?;
+        let mut read = Segment::default();
+        let mut offset = 0;
+        while offset < bytes.len() {
+            match record(&bytes[offset..]) {
+                Some((record, length)) => {
+                    offset += length;
+                    read.records.push((offset as u64, record));
+                }
+                None => {
+                    read.torn = true;
+                    break;
+                }
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// The first record of these bytes, and its length.
+fn record(bytes: &[u8]) -> Option<(Record, usize)> {
+    let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
+    let number = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
+    let (length, checksum) = (usize::try_from(number(0)?).ok()?, number(4)?);
+    let body = rest.get(..length)?;
+    if crc32fast::hash(body) != checksum {
+        return None;
+    }
+    Some((postcard::from_bytes(body).ok()?, HEAD_BYTES + length))
+}
+
+/// Numbers of the segments that are there, rising.
+///
+/// # Errors
+///
+/// Where the folder cannot be read.
+pub fn segments(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut found: Vec<u64> = fs::read_dir(folder)?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".journal")?.parse().ok())
+        .collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn file_of(folder: &Path, segment: u64) -> PathBuf {
+    folder.join(format!("{segment:08}.journal"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(id: u64) -> Held {
+        Held {
+            id: HoldId(id),
+            accounts: SmallVec::from_slice(&[1, 2]),
+            amount: 7,
+            at_ms: 1,
+            request: "r".into(),
+            attempt: "a/m".into(),
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_a_torn_end_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::begin(folder.path(), 1).unwrap();
+        let records = [
+            Record::Held(held(1)),
+            Record::Settled { id: HoldId(1), charge: 5, row: None },
+            Record::Held(held(2)),
+        ];
+        for record in &records {
+            journal.append(record).unwrap();
+        }
+        let whole = fs::read(file_of(folder.path(), 1)).unwrap();
+        let ends: Vec<u64> =
+            Segment::read(folder.path(), 1).unwrap().records.iter().map(|(end, _)| *end).collect();
+        assert_eq!(ends.last(), Some(&journal.position().offset));
+        for cut in 0..=whole.len() {
+            fs::write(file_of(folder.path(), 1), &whole[..cut]).unwrap();
+            let read = Segment::read(folder.path(), 1).unwrap();
+            let wanted = ends.iter().filter(|end| **end <= cut as u64).count();
+            assert_eq!(read.records.len(), wanted, "cut at {cut}");
+            assert!(read.records.iter().map(|(_, record)| record).eq(&records[..wanted]));
+            assert_eq!(read.torn, cut as u64 != ends[..wanted].last().copied().unwrap_or(0));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_ends_what_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::begin(folder.path(), 1).unwrap();
+        for id in 0..3 {
+            journal.append(&Record::Held(held(id))).unwrap();
+        }
+        let whole = fs::read(file_of(folder.path(), 1)).unwrap();
+        let one = whole.len() / 3;
+        for at in one..2 * one {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            fs::write(file_of(folder.path(), 1), &bytes).unwrap();
+            let read = Segment::read(folder.path(), 1).unwrap();
+            assert_eq!((read.records.len(), read.torn), (1, true), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_segment_begins_with_what_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::begin(folder.path(), 1).unwrap();
+        journal.append(&Record::Held(held(1))).unwrap();
+        journal.next_segment([held(1), held(2)].iter()).unwrap();
+        assert_eq!(segments(folder.path()).unwrap(), [1, 2]);
+        let read = Segment::read(folder.path(), 2).unwrap();
+        assert_eq!(read.records.len(), 2);
+        Journal::forget_before(folder.path(), 2);
+        assert_eq!(segments(folder.path()).unwrap(), [2]);
+    }
+}

@@ -1,0 +1,19 @@
+//! What of keys and money outlives a process, and how no crash spends a cent twice.
+//!
+//! - [`budget`]: what a budget caps, and the accounts that it has
+//! - [`spending`]: holds and settlements, in memory, within what is leased
+//! - [`journal`]: what is held and what became of it, written before anything is sent
+//! - [`store`]: the database: accounts, calls, keys
+//! - [`recovery`]: what a process that died had open is in doubt
+//!
+//! A hold is taken in memory and written to the journal; the money is leased from the store before.
+//! One thread writes to the store, in batches. See `host/ARCHITECTURE.md`.
+#![warn(missing_docs)]
+
+pub mod budget;
+pub mod journal;
+pub mod recovery;
+pub mod rows;
+pub mod spending;
+pub mod store;
+mod writer;

@@ -1,0 +1,156 @@
+//! The ledger: one row for each call, and sums by day for whoever asks later.
+
+use std::collections::BTreeMap;
+
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Batch, StoreError, number};
+use sluice_core::money::NanoUsd;
+
+/// Milliseconds of a day; sums are by the day in UTC.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// One call, as it ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// When it came, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The request's id.
+    pub request: String,
+    /// The key's id; empty where none is required.
+    pub key: String,
+    /// The key's team; empty without one.
+    pub team: String,
+    /// The run; empty without one.
+    pub run: String,
+    /// As configured: what clients ask for, a pattern as it is written.
+    pub model: String,
+    /// Who answered, or was asked last.
+    pub upstream: String,
+    /// Its name for the model.
+    pub target_model: String,
+    /// Upstreams that were asked, in order.
+    pub tried: String,
+    /// Tokens by class, of all attempts.
+    pub input: u64,
+    /// Read from a cache.
+    pub cached_input: u64,
+    /// Written to a cache.
+    pub cache_write: u64,
+    /// Without reasoning.
+    pub output: u64,
+    /// Reasoning.
+    pub reasoning: u64,
+    /// Paid tool calls.
+    pub calls: u64,
+    /// What all attempts cost, nano-dollars.
+    pub cost: u64,
+    /// From the request to the first content, milliseconds.
+    pub first_ms: u32,
+    /// From the request to the end, milliseconds.
+    pub total_ms: u32,
+    /// How it ended: a word of a closed set.
+    pub outcome: String,
+    /// What the cost goes by: `usage`, `floor`, `hold`, `none`.
+    pub basis: String,
+}
+
+/// What sums are made by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Group<'r> {
+    /// Days since the Unix epoch.
+    day: u64,
+    key: &'r str,
+    team: &'r str,
+    run: &'r str,
+    model: &'r str,
+    upstream: &'r str,
+}
+
+#[derive(Default)]
+struct Sum {
+    calls: u64,
+    input: u64,
+    output: u64,
+    cost: u64,
+}
+
+impl Batch<'_> {
+    /// Writes rows, and adds them to the sums.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn add_rows(&self, rows: &[Row]) -> Result<(), StoreError> {
+        let mut sums: BTreeMap<Group<'_>, Sum> = BTreeMap::new();
+        let add = "INSERT INTO calls VALUES \
+             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+        let mut add = self.connection().prepare_cached(add)?;
+        for row in rows {
+            add.execute(params![
+                integer(row.at_ms),
+                row.request,
+                row.key,
+                row.team,
+                row.run,
+                row.model,
+                row.upstream,
+                row.target_model,
+                row.tried,
+                integer(row.input),
+                integer(row.cached_input),
+                integer(row.cache_write),
+                integer(row.output),
+                integer(row.reasoning),
+                integer(row.calls),
+                number(NanoUsd::from_nanos(row.cost))?,
+                row.first_ms,
+                row.total_ms,
+                row.outcome,
+                row.basis,
+            ])?;
+            let group = Group {
+                day: row.at_ms / DAY_MS,
+                key: &row.key,
+                team: &row.team,
+                run: &row.run,
+                model: &row.model,
+                upstream: &row.upstream,
+            };
+            let sum = sums.entry(group).or_default();
+            sum.calls += 1;
+            sum.input = sum.input.saturating_add(row.input + row.cached_input + row.cache_write);
+            sum.output = sum.output.saturating_add(row.output + row.reasoning);
+            sum.cost = sum.cost.saturating_add(row.cost);
+        }
+        self.add_sums(sums)
+    }
+
+    fn add_sums(&self, sums: BTreeMap<Group<'_>, Sum>) -> Result<(), StoreError> {
+        let add = "INSERT INTO usage VALUES (date(?1, 'unixepoch'), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO UPDATE SET \
+             calls = calls + excluded.calls, input = input + excluded.input, \
+             output = output + excluded.output, cost = cost + excluded.cost";
+        let mut add = self.connection().prepare_cached(add)?;
+        for (group, sum) in sums {
+            add.execute(params![
+                integer(group.day * (DAY_MS / 1000)),
+                group.key,
+                group.team,
+                group.run,
+                group.model,
+                group.upstream,
+                integer(sum.calls),
+                integer(sum.input),
+                integer(sum.output),
+                number(NanoUsd::from_nanos(sum.cost))?,
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts that no vendor reaches are the largest.
+fn integer(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

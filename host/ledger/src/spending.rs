@@ -1,0 +1,435 @@
+//! Holds and settlements: in memory, within what is leased, in the journal before anything is sent.
+//!
+//! Who needs more than is leased waits for the store once; nobody else waits for it.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use sluice_core::books::{AccountId, Books, Overrun, Rest, Short};
+use sluice_core::money::NanoUsd;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use crate::budget::{AccountKey, Drawn};
+use crate::journal::{Accounts, Held, HoldId, Journal, Record};
+use crate::recovery::{Found, RecoveryError, recover};
+use crate::rows::Row;
+use crate::store::Store;
+use crate::writer::{self, Message};
+
+/// Calls that may wait for the store to take their rows; beyond, no new money is spent.
+const QUEUE_MAX: usize = 200_000;
+
+/// Requests that may wait for a lease at once.
+const WAITING_MAX: usize = 4096;
+
+/// Holds money, and settles what it came to. Cheap to share.
+pub struct Spending {
+    pub(crate) inner: Mutex<Inner>,
+    messages: SyncSender<Message>,
+    pub(crate) node: String,
+    totals: Totals,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// All that one lock guards.
+pub(crate) struct Inner {
+    pub(crate) books: Books,
+    known: HashMap<AccountKey, AccountId>,
+    pub(crate) journal: Journal,
+    pub(crate) open: HashMap<HoldId, Held>,
+    pub(crate) queue: Queue,
+    pub(crate) next_hold: u64,
+    /// Why the store or the journal took nothing when it was tried last.
+    pub(crate) trouble: Option<&'static str>,
+}
+
+/// What the store does not know yet.
+#[derive(Default)]
+pub(crate) struct Queue {
+    pub(crate) charges: Vec<(Accounts, NanoUsd)>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// Sums since the start.
+#[derive(Debug, Default)]
+struct Totals {
+    settled: AtomicU64,
+    overrun: AtomicU64,
+}
+
+/// Money that is held for one attempt. It ends once: settled, or given back where nothing was sent.
+/// Dropped after it was sent, it costs all that is held: nobody knows better.
+#[must_use = "dropped, it ends"]
+pub struct Hold {
+    spending: Arc<Spending>,
+    id: HoldId,
+    accounts: Accounts,
+    amount: NanoUsd,
+    sent: bool,
+    ended: bool,
+}
+
+/// An attempt that money is held for.
+#[derive(Clone, Debug, Default)]
+pub struct Attempt {
+    /// The request's id.
+    pub request: String,
+    /// The upstream and its model.
+    pub name: String,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// Why nothing is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotHeld {
+    /// What others hold may come back.
+    Held(Box<Refused>),
+    /// Nothing comes back before the window ends.
+    Exhausted(Box<Refused>),
+    /// The store or the journal does not take it.
+    Store(&'static str),
+}
+
+/// An account that refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Which.
+    pub account: Drawn,
+    /// What is left of it.
+    pub rest: Rest,
+    /// What was wanted.
+    pub amount: NanoUsd,
+}
+
+/// What is held, leased, waiting, in sum over all accounts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Holds under way.
+    pub holds: u64,
+    /// On the accounts, each hold once for each of them.
+    pub held: NanoUsd,
+    /// Leased from the store, what is held among it.
+    pub leased: NanoUsd,
+    /// Settled since the start, each attempt once.
+    pub settled: NanoUsd,
+    /// Beyond what was held, since the start.
+    pub overrun: NanoUsd,
+    /// Rows that the store does not have yet.
+    pub waiting: usize,
+    /// Why the store takes nothing.
+    pub trouble: Option<&'static str>,
+}
+
+impl Spending {
+    /// Opens what is in this folder, takes up what the process before left, and starts to write.
+    /// `boot` names the start of the machine.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoveryError`] that says what is in the way.
+    pub fn open(folder: &Path, boot: &str, now_ms: u64) -> Result<(Arc<Spending>, Found), RecoveryError> {
+        let mut store = Store::open(&folder.join("sluice.db"))?;
+        // One process writes to a folder.
+        let node = String::from("0");
+        let (journal, found) = recover(&mut store, &folder.join("journal"), &node, boot, now_ms)?;
+        let (messages, inbox) = sync_channel(WAITING_MAX);
+        let inner = Inner {
+            books: Books::default(),
+            known: HashMap::new(),
+            journal,
+            open: HashMap::new(),
+            queue: Queue::default(),
+            next_hold: found.next_hold,
+            trouble: None,
+        };
+        let spending = Arc::new(Spending {
+            inner: Mutex::new(inner),
+            messages,
+            node,
+            totals: Totals::default(),
+            writer: Mutex::new(None),
+        });
+        let journal_folder = folder.join("journal");
+        let thread = writer::start(store, journal_folder, Arc::downgrade(&spending), inbox);
+        let thread = thread
+            .map_err(|source| RecoveryError::Journal { folder: folder.display().to_string(), source })?;
+        *lock(&spending.writer) = Some(thread);
+        Ok((spending, found))
+    }
+
+    /// Holds `amount` on all of these accounts, or on none.
+    ///
+    /// # Errors
+    ///
+    /// [`NotHeld`]; nothing is held then.
+    pub async fn hold(
+        self: &Arc<Spending>,
+        drawn: &[Drawn],
+        amount: NanoUsd,
+        attempt: Attempt,
+    ) -> Result<Hold, NotHeld> {
+        match self.try_hold(drawn, amount, &attempt, false) {
+            Err(Tried::AskStore) => {}
+            Err(Tried::Not(why)) => return Err(why),
+            Ok(hold) => return Ok(hold),
+        }
+        self.refill(drawn, amount).await?;
+        self.try_hold(drawn, amount, &attempt, true).map_err(|tried| match tried {
+            Tried::Not(why) => why,
+            // It was taken back between the two: the store is slow beyond measure.
+            Tried::AskStore => NotHeld::Store("busy"),
+        })
+    }
+
+    fn try_hold(
+        self: &Arc<Spending>,
+        drawn: &[Drawn],
+        amount: NanoUsd,
+        attempt: &Attempt,
+        asked: bool,
+    ) -> Result<Hold, Tried> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        if inner.queue.rows.len() >= QUEUE_MAX {
+            return Err(Tried::Not(NotHeld::Store(inner.trouble.unwrap_or("behind"))));
+        }
+        let mut accounts = Accounts::new();
+        for one in drawn {
+            accounts.push(*inner.known.get(&one.key).ok_or(Tried::AskStore)?);
+        }
+        accounts.sort_unstable();
+        let now = Instant::now();
+        match inner.books.hold(&accounts, amount, asked, now) {
+            Ok(()) => {}
+            Err(Short::Lease(_)) => return Err(Tried::AskStore),
+            Err(Short::Held(id)) => return Err(inner.refusal(drawn, id, amount, NotHeld::Held)),
+            Err(Short::Exhausted(id)) => return Err(inner.refusal(drawn, id, amount, NotHeld::Exhausted)),
+        }
+        let id = HoldId(inner.next_hold);
+        inner.next_hold += 1;
+        let held = Held {
+            id,
+            accounts: accounts.iter().map(|id| id.0).collect::<SmallVec<_>>(),
+            amount: amount.nanos(),
+            at_ms: attempt.at_ms,
+            request: attempt.request.clone(),
+            attempt: attempt.name.clone(),
+        };
+        let record = Record::Held(held);
+        if let Err(error) = inner.journal.append(&record) {
+            inner.books.settle(&accounts, amount, NanoUsd::ZERO);
+            let why = why(&error);
+            inner.trouble = Some(why);
+            return Err(Tried::Not(NotHeld::Store(why)));
+        }
+        if let Record::Held(held) = record {
+            inner.open.insert(id, held);
+        }
+        drop(guard);
+        Ok(Hold { spending: Arc::clone(self), id, accounts, amount, sent: false, ended: false })
+    }
+
+    async fn refill(&self, drawn: &[Drawn], amount: NanoUsd) -> Result<(), NotHeld> {
+        let (answer, answered) = oneshot::channel();
+        let message = Message::Refill { drawn: drawn.to_vec(), amount, answer };
+        self.messages.try_send(message).map_err(|error| match error {
+            TrySendError::Full(_) => NotHeld::Store("busy"),
+            TrySendError::Disconnected(_) => NotHeld::Store("stopped"),
+        })?;
+        answered.await.unwrap_or(Err("stopped")).map_err(NotHeld::Store)
+    }
+
+    /// A call for which nothing was held has ended.
+    pub fn passed(&self, row: Row) {
+        let mut inner = self.lock();
+        // Rows are not money: where the store is behind, they are the first to go.
+        if inner.queue.rows.len() < QUEUE_MAX {
+            inner.queue.rows.push(row);
+        }
+    }
+
+    /// What is left of an account; none before something was held on it.
+    pub fn rest(&self, key: &AccountKey) -> Option<Rest> {
+        let inner = self.lock();
+        inner.books.rest(*inner.known.get(key)?)
+    }
+
+    /// The sums of the moment.
+    pub fn figures(&self) -> Figures {
+        let inner = self.lock();
+        let mut figures = Figures {
+            holds: inner.open.len() as u64,
+            waiting: inner.queue.rows.len(),
+            trouble: inner.trouble,
+            settled: NanoUsd::from_nanos(self.totals.settled.load(Ordering::Relaxed)),
+            overrun: NanoUsd::from_nanos(self.totals.overrun.load(Ordering::Relaxed)),
+            ..Figures::default()
+        };
+        for (_, lease, held) in inner.books.leases() {
+            figures.leased = figures.leased.saturating_add(lease);
+            figures.held = figures.held.saturating_add(held);
+        }
+        figures
+    }
+
+    /// Caps have changed: what is leased by the old ones goes back. When this returns, the store has it.
+    ///
+    /// # Errors
+    ///
+    /// Why the store does not take it.
+    pub fn return_leases(&self) -> Result<(), &'static str> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.send(Message::ReturnLeases { answer }).map_err(|_| "stopped")?;
+        answered.blocking_recv().unwrap_or(Err("stopped"))
+    }
+
+    /// When this returns, the store has all that has ended.
+    ///
+    /// # Errors
+    ///
+    /// Why the store does not take it.
+    pub fn flush(&self) -> Result<(), &'static str> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.send(Message::Flush { answer }).map_err(|_| "stopped")?;
+        answered.blocking_recv().unwrap_or(Err("stopped"))
+    }
+
+    /// Writes what is there, gives all leases back, and ends in order. What is held then is in doubt
+    /// at the next start.
+    pub fn close(&self) {
+        // Where nobody listens any more, it has ended.
+        let _ = self.messages.send(Message::Close);
+        let thread = lock(&self.writer).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the writer of the ledger has died");
+        }
+    }
+
+    /// As if the process were killed: nothing more is written.
+    #[cfg(test)]
+    fn abandon(&self) {
+        self.messages.send(Message::Abandon).unwrap();
+        lock(&self.writer).take().unwrap().join().unwrap();
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+}
+
+/// Why a hold was not taken at once.
+enum Tried {
+    AskStore,
+    Not(NotHeld),
+}
+
+impl Inner {
+    fn refusal(
+        &self,
+        drawn: &[Drawn],
+        id: AccountId,
+        amount: NanoUsd,
+        kind: impl Fn(Box<Refused>) -> NotHeld,
+    ) -> Tried {
+        let account = drawn.iter().find(|one| self.known.get(&one.key) == Some(&id));
+        match (account, self.books.rest(id)) {
+            (Some(account), Some(rest)) => {
+                Tried::Not(kind(Box::new(Refused { account: account.clone(), rest, amount })))
+            }
+            (Some(_) | None, _) => Tried::AskStore,
+        }
+    }
+
+    /// The journal goes on in a new file, with what is open.
+    pub(crate) fn next_segment(&mut self) -> io::Result<()> {
+        self.journal.next_segment(self.open.values())
+    }
+
+    /// An account's number is known from now on.
+    pub(crate) fn learn(&mut self, key: AccountKey, id: AccountId) {
+        self.known.insert(key, id);
+    }
+
+    pub(crate) fn id_of(&self, key: &AccountKey) -> Option<AccountId> {
+        self.known.get(key).copied()
+    }
+
+    /// Accounts that the books have forgotten.
+    pub(crate) fn forget(&mut self) {
+        let books = &self.books;
+        if self.known.len() > books.len() {
+            self.known.retain(|_, id| books.rest(*id).is_some());
+        }
+    }
+}
+
+impl Hold {
+    /// What is held on each account.
+    pub fn amount(&self) -> NanoUsd {
+        self.amount
+    }
+
+    /// From here on the vendor may work on it, and charge for it.
+    pub fn sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// The attempt is over; it cost so much. With the call's row, if this was its last attempt.
+    /// Gives the accounts on which that was more than was held.
+    pub fn settle(mut self, charge: NanoUsd, row: Option<Row>) -> Vec<Overrun> {
+        self.end(charge, row)
+    }
+
+    fn end(&mut self, charge: NanoUsd, row: Option<Row>) -> Vec<Overrun> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Vec::new();
+        }
+        let totals = &self.spending.totals;
+        totals.settled.fetch_add(charge.nanos(), Ordering::Relaxed);
+        totals.overrun.fetch_add(charge.saturating_sub(self.amount).nanos(), Ordering::Relaxed);
+        let mut inner = self.spending.lock();
+        let overruns = inner.books.settle(&self.accounts, self.amount, charge);
+        inner.open.remove(&self.id);
+        let record = Record::Settled { id: self.id, charge: charge.nanos(), row: row.map(Box::new) };
+        if let Err(error) = inner.journal.append(&record) {
+            // It stays in the queue; should the process die before the store has it, it is in doubt.
+            inner.trouble = Some(why(&error));
+        }
+        inner.queue.charges.push((self.accounts.clone(), charge));
+        if let Record::Settled { row: Some(row), .. } = record {
+            inner.queue.rows.push(*row);
+        }
+        overruns
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end(if self.sent { self.amount } else { NanoUsd::ZERO }, None);
+    }
+}
+
+/// One word for what the journal says.
+fn why(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "full",
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => "read_only",
+        _ => "broken",
+    }
+}
+
+/// What a panic leaves behind is looked at by nobody: a hold that was half taken stays held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

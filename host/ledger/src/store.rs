@@ -1,0 +1,409 @@
+//! The store: one SQLite database with one writer. Others may read.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
+use sluice_core::books::{AccountId, Grant};
+use sluice_core::money::NanoUsd;
+use sluice_core::vault::Vault;
+
+use crate::budget::{AccountKey, Budget};
+
+/// The layout that this version writes.
+const LAYOUT: i64 = 1;
+
+/// Who waits for another process that writes gives up after this time.
+const BUSY_MAX: Duration = Duration::from_secs(2);
+
+const TABLES: &str = "
+CREATE TABLE accounts (
+    id INTEGER PRIMARY KEY,
+    budget TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    start_s INTEGER NOT NULL,
+    settled INTEGER NOT NULL DEFAULT 0,
+    in_doubt INTEGER NOT NULL DEFAULT 0,
+    closed INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (budget, scope, start_s)
+) STRICT;
+CREATE TABLE leases (
+    account INTEGER NOT NULL REFERENCES accounts (id),
+    node TEXT NOT NULL,
+    leased INTEGER NOT NULL,
+    PRIMARY KEY (account, node)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE calls (
+    at_ms INTEGER NOT NULL,
+    request TEXT NOT NULL,
+    key TEXT NOT NULL,
+    team TEXT NOT NULL,
+    run TEXT NOT NULL,
+    model TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    target_model TEXT NOT NULL,
+    tried TEXT NOT NULL,
+    input INTEGER NOT NULL,
+    cached_input INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL,
+    calls INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    first_ms INTEGER NOT NULL,
+    total_ms INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    basis TEXT NOT NULL
+) STRICT;
+CREATE TABLE usage (
+    day TEXT NOT NULL,
+    key TEXT NOT NULL,
+    team TEXT NOT NULL,
+    run TEXT NOT NULL,
+    model TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    PRIMARY KEY (day, key, team, run, model, upstream)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE in_doubt (
+    id INTEGER PRIMARY KEY,
+    request TEXT NOT NULL,
+    attempt TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    accounts TEXT NOT NULL,
+    since_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// The database, open.
+pub struct Store {
+    connection: Connection,
+}
+
+/// What is written together, or not at all.
+pub struct Batch<'s>(Transaction<'s>);
+
+/// An account's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its number.
+    pub id: AccountId,
+    /// What is spent and leased.
+    pub vault: Vault,
+    /// A run that has ended: nothing more is held on it.
+    pub closed: bool,
+}
+
+/// Why the store does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else writes to it, for long.
+    #[error("the database is locked by another process")]
+    Locked,
+    /// There is no room on the disk.
+    #[error("the disk is full")]
+    Full,
+    /// It may not be written to.
+    #[error("the database is read-only")]
+    ReadOnly,
+    /// A newer version has written it.
+    #[error("the database has layout {found}; this version knows {LAYOUT}")]
+    Newer {
+        /// Its layout.
+        found: i64,
+    },
+    /// An amount that the database cannot hold.
+    #[error("an amount does not fit")]
+    Overflow,
+    /// Anything else.
+    #[error("the database fails")]
+    Broken(#[source] rusqlite::Error),
+}
+
+impl StoreError {
+    /// One word for it, for labels.
+    pub fn code(&self) -> &'static str {
+        match self {
+            StoreError::Locked => "locked",
+            StoreError::Full => "full",
+            StoreError::ReadOnly => "read_only",
+            StoreError::Newer { .. } => "newer",
+            StoreError::Overflow => "overflow",
+            StoreError::Broken(_) => "broken",
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked,
+            Some(ErrorCode::DiskFull) => StoreError::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                StoreError::ReadOnly
+            }
+            _ => StoreError::Broken(error),
+        }
+    }
+}
+
+impl Store {
+    /// Opens the database of this file; makes it, if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] where it cannot be written, or was written by a newer version.
+    pub fn open(file: &Path) -> Result<Store, StoreError> {
+        let connection = Connection::open(file)?;
+        connection.busy_timeout(BUSY_MAX)?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        // A commit that a power loss takes back is in the journal, or in doubt.
+        connection.pragma_update(None, "synchronous", "normal")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        let mut store = Store { connection };
+        store.lay_out()?;
+        Ok(store)
+    }
+
+    /// Opens it to be looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] where there is none.
+    pub fn open_to_read(file: &Path) -> Result<Store, StoreError> {
+        let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(BUSY_MAX)?;
+        Ok(Store { connection })
+    }
+
+    fn lay_out(&mut self) -> Result<(), StoreError> {
+        let batch = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let found: i64 = batch.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match found {
+            0 => {
+                batch.execute_batch(TABLES)?;
+                batch.pragma_update(None, "user_version", LAYOUT)?;
+            }
+            LAYOUT => {}
+            found => return Err(StoreError::Newer { found }),
+        }
+        Ok(batch.commit()?)
+    }
+
+    /// Begins to write; dropped before it is committed, nothing was written.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Locked`] while another process writes, and so on.
+    pub fn batch(&mut self) -> Result<Batch<'_>, StoreError> {
+        Ok(Batch(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?))
+    }
+
+    /// For queries.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Batch<'_> {
+    /// Makes it last.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; then nothing was written.
+    pub fn commit(self) -> Result<(), StoreError> {
+        Ok(self.0.commit()?)
+    }
+
+    /// For statements of other modules.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.0
+    }
+
+    /// The account of this key; made, if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn account(&self, key: &AccountKey) -> Result<Account, StoreError> {
+        let AccountKey { budget, scope, start_s } = key;
+        let find = "SELECT id FROM accounts WHERE budget = ?1 AND scope = ?2 AND start_s = ?3";
+        let mut find = self.0.prepare_cached(find)?;
+        let found: Option<i64> =
+            find.query_row(params![&**budget, &**scope, start_s], |row| row.get(0)).optional()?;
+        let id = match found {
+            Some(id) => id,
+            None => {
+                let make = "INSERT INTO accounts (budget, scope, start_s) VALUES (?1, ?2, ?3)";
+                self.0.prepare_cached(make)?.insert(params![&**budget, &**scope, start_s])?
+            }
+        };
+        self.account_of(AccountId(id))
+    }
+
+    /// An account by its number.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; also where there is none.
+    pub fn account_of(&self, id: AccountId) -> Result<Account, StoreError> {
+        let query = "SELECT settled, in_doubt, closed, \
+             (SELECT coalesce(sum(leased), 0) FROM leases WHERE account = id) FROM accounts WHERE id = ?1";
+        let mut query = self.0.prepare_cached(query)?;
+        let (settled, in_doubt, closed, leased) = query.query_row([id.0], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, i64>(3)?))
+        })?;
+        let vault = Vault { settled: amount(settled), in_doubt: amount(in_doubt), leased: amount(leased) };
+        Ok(Account { id, vault, closed })
+    }
+
+    /// Leases a block to this node that lacks so much.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn lease(
+        &self,
+        node: &str,
+        key: &AccountKey,
+        budget: &Budget,
+        lacking: NanoUsd,
+    ) -> Result<(Account, Grant), StoreError> {
+        let mut account = self.account(key)?;
+        let leased = if account.closed { NanoUsd::ZERO } else { account.vault.lease(budget.cap, lacking) };
+        if leased > NanoUsd::ZERO {
+            let add = "INSERT INTO leases (account, node, leased) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT DO UPDATE SET leased = leased + excluded.leased";
+            self.0.prepare_cached(add)?.execute(params![account.id.0, node, number(leased)?])?;
+        }
+        // On a run that has ended nothing is left, whatever its cap.
+        let cap = if account.closed { NanoUsd::ZERO } else { budget.cap };
+        let (spent, headroom) = (account.vault.spent(), account.vault.headroom(cap));
+        Ok((account, Grant { mode: budget.mode, cap, spent, headroom, leased }))
+    }
+
+    /// What attempts of this node cost.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn settle(&self, node: &str, id: AccountId, charge: NanoUsd) -> Result<(), StoreError> {
+        let before = self.account_of(id)?;
+        let lease = self.lease_of(node, id)?;
+        let mut vault = before.vault;
+        vault.settle(lease, charge).map_err(|_| StoreError::Overflow)?;
+        let set = "UPDATE accounts SET settled = ?2 WHERE id = ?1";
+        self.0.prepare_cached(set)?.execute(params![id.0, number(vault.settled)?])?;
+        self.set_lease(node, id, lease.saturating_sub(charge))
+    }
+
+    /// This node gives a part of its lease back.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn give_back(&self, node: &str, id: AccountId, free: NanoUsd) -> Result<(), StoreError> {
+        let lease = self.lease_of(node, id)?;
+        self.set_lease(node, id, lease.saturating_sub(free))
+    }
+
+    /// This node has nothing of the account any more; of what it had leased, `open` is in doubt.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn orphan(&self, node: &str, id: AccountId, open: NanoUsd) -> Result<(), StoreError> {
+        let lease = self.lease_of(node, id)?;
+        let mut vault = self.account_of(id)?.vault;
+        vault.orphan(lease, open);
+        let set = "UPDATE accounts SET in_doubt = ?2 WHERE id = ?1";
+        self.0.prepare_cached(set)?.execute(params![id.0, number(vault.in_doubt)?])?;
+        self.set_lease(node, id, NanoUsd::ZERO)
+    }
+
+    /// Somebody says what a hold in doubt cost.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn resolve(&self, id: AccountId, held: NanoUsd, charge: NanoUsd) -> Result<(), StoreError> {
+        let mut vault = self.account_of(id)?.vault;
+        vault.resolve(held, charge).map_err(|_| StoreError::Overflow)?;
+        let set = "UPDATE accounts SET settled = ?2, in_doubt = ?3 WHERE id = ?1";
+        let (settled, in_doubt) = (number(vault.settled)?, number(vault.in_doubt)?);
+        self.0.prepare_cached(set)?.execute(params![id.0, settled, in_doubt])?;
+        Ok(())
+    }
+
+    /// All that this node has leased.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn leases(&self, node: &str) -> Result<Vec<(AccountId, NanoUsd)>, StoreError> {
+        let mut query = self.0.prepare_cached("SELECT account, leased FROM leases WHERE node = ?1")?;
+        let rows = query.query_map([node], |row| Ok((AccountId(row.get(0)?), amount(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn lease_of(&self, node: &str, id: AccountId) -> Result<NanoUsd, StoreError> {
+        let query = "SELECT leased FROM leases WHERE account = ?1 AND node = ?2";
+        let mut query = self.0.prepare_cached(query)?;
+        let leased: Option<i64> = query.query_row(params![id.0, node], |row| row.get(0)).optional()?;
+        Ok(amount(leased.unwrap_or(0)))
+    }
+
+    fn set_lease(&self, node: &str, id: AccountId, lease: NanoUsd) -> Result<(), StoreError> {
+        if lease == NanoUsd::ZERO {
+            let remove = "DELETE FROM leases WHERE account = ?1 AND node = ?2";
+            self.0.prepare_cached(remove)?.execute(params![id.0, node])?;
+        } else {
+            let set = "UPDATE leases SET leased = ?3 WHERE account = ?1 AND node = ?2";
+            self.0.prepare_cached(set)?.execute(params![id.0, node, number(lease)?])?;
+        }
+        Ok(())
+    }
+
+    /// A word that is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let mut query = self.0.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+        Ok(query.query_row([name], |row| row.get(0)).optional()?)
+    }
+
+    /// Keeps a word.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn set_meta(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        let set =
+            "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
+        self.0.prepare_cached(set)?.execute([name, value])?;
+        Ok(())
+    }
+}
+
+/// As the database has it: only what fits is ever written.
+pub(crate) fn amount(number: i64) -> NanoUsd {
+    NanoUsd::from_nanos(u64::try_from(number).unwrap_or(0))
+}
+
+/// # Errors
+///
+/// [`StoreError::Overflow`].
+pub(crate) fn number(amount: NanoUsd) -> Result<i64, StoreError> {
+    i64::try_from(amount.nanos()).map_err(|_| StoreError::Overflow)
+}
