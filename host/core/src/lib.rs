@@ -8,6 +8,7 @@
 //! - [`json`]: where things are in a client's body, and how to change only them
 //! - [`money`]: amounts in nano-dollars
 //! - [`price`]: what a call costs, and the most that it can
+//! - [`rate`]: whether a caller may go on now: so much a minute, so many at once
 //! - [`ranking`]: what a policy is shown, the host's own order, and what a ranking must be
 //! - [`plan`]: what an adapter may ask the host to send
 //! - [`pattern`]: which model entry serves a name
@@ -30,6 +31,7 @@ pub mod plan;
 pub mod price;
 pub mod probation;
 pub mod ranking;
+pub mod rate;
 pub mod retry;
 pub mod sse;
 pub mod stats;
