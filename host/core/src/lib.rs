@@ -3,6 +3,7 @@
 //! - [`books`]: what a node holds of the budgets' accounts, and what became of it
 //! - [`breaker`]: whether a target may be called
 //! - [`chat`]: what an answer in OpenAI's dialect is: content, the end, an error in a 200
+//! - [`clock`]: what time it is for budgets, whatever the wall clock is set to
 //! - [`codes`]: the numbers of the plugin contract by name
 //! - [`fault`]: whose fault a failed attempt is
 //! - [`json`]: where things are in a client's body, and how to change only them
@@ -17,11 +18,13 @@
 //! - [`sse`]: server-sent events, cut where they end
 //! - [`stats`]: what is remembered of a target's answers
 //! - [`vault`]: an account as the durable store has it
+//! - [`window`]: which day or month of a budget an instant is in
 #![warn(missing_docs)]
 
 pub mod books;
 pub mod breaker;
 pub mod chat;
+pub mod clock;
 pub mod codes;
 pub mod fault;
 pub mod json;
@@ -36,3 +39,4 @@ pub mod retry;
 pub mod sse;
 pub mod stats;
 pub mod vault;
+pub mod window;
