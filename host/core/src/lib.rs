@@ -3,9 +3,11 @@
 //! - [`breaker`]: whether a target may be called
 //! - [`chat`]: what an answer in OpenAI's dialect is: content, the end, an error in a 200
 //! - [`codes`]: the numbers of the plugin contract by name
+//! - [`demand`]: the most input that a call can be charged for
 //! - [`fault`]: whose fault a failed attempt is
 //! - [`json`]: where things are in a client's body, and how to change only them
-//! - [`money`]: nano-dollars
+//! - [`meter`]: what an answer used, by its vendor and by what was delivered
+//! - [`money`]: exact sums, in nano-dollars
 //! - [`price`]: what a call costs, and the most that it can
 //! - [`ranking`]: what a policy is shown, the host's own order, and what a ranking must be
 //! - [`plan`]: what an adapter may ask the host to send
@@ -19,8 +21,10 @@
 pub mod breaker;
 pub mod chat;
 pub mod codes;
+pub mod demand;
 pub mod fault;
 pub mod json;
+pub mod meter;
 pub mod money;
 pub mod pattern;
 pub mod plan;
