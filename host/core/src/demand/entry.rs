@@ -59,8 +59,9 @@ impl Entry {
         match value {
             Value::List { .. } => value.things(),
             // The whole is counted once already, but not what lists in it have.
-            _ if self.place == Place::Counted => 0,
-            Value::Null | Value::Truth(_) | Value::Number | Value::Text | Value::Object => value.things(),
+            Value::Null | Value::Truth(_) | Value::Number | Value::Text | Value::Object => {
+                if self.place == Place::Counted { 0 } else { value.things() }
+            }
         }
     }
 

@@ -91,15 +91,23 @@ impl Walk<'_> {
             if value != Value::Number {
                 texts = texts.saturating_add(1);
             }
-            match (place, value) {
-                (_, Value::Null) => {}
-                (Place::Tool, Value::Object) => {}
-                (Place::Tool, _) => self.tally.add_server_tools(value.things()),
-                // The elements of this list are counted by who asked for it.
-                (Place::Counted, Value::List { .. }) => self.tally.add_opaque(value.things()),
-                (Place::Modalities, Value::Text) => {}
-                (Place::Modalities, _) => self.tally.other_output = true,
-                _ => {}
+            match place {
+                Place::Tool if value != Value::Object => self.tally.add_server_tools(value.things()),
+                // The elements of this list itself are counted by who asked for it.
+                Place::Counted if matches!(value, Value::List { .. }) => {
+                    self.tally.add_opaque(value.things())
+                }
+                Place::Modalities => self.tally.other_output |= !matches!(value, Value::Text | Value::Null),
+                Place::Body
+                | Place::Settings
+                | Place::Entries
+                | Place::Element
+                | Place::Counted
+                | Place::Tools
+                | Place::Tool
+                | Place::Json
+                | Place::Cache
+                | Place::Voice => {}
             }
         }
         self.tally.values = self.tally.values.saturating_add(elements.into());
