@@ -5,9 +5,11 @@
 //! - [`chat`]: what an answer in OpenAI's dialect is: content, the end, an error in a 200
 //! - [`clock`]: what time it is for budgets, whatever the wall clock is set to
 //! - [`codes`]: the numbers of the plugin contract by name
+//! - [`demand`]: the most input that a call can be charged for
 //! - [`fault`]: whose fault a failed attempt is
 //! - [`json`]: where things are in a client's body, and how to change only them
 //! - [`money`]: amounts in nano-dollars
+//! - [`meter`]: what an answer used, by its vendor and by what was delivered
 //! - [`price`]: what a call costs, and the most that it can
 //! - [`rate`]: whether a caller may go on now: so much a minute, so many at once
 //! - [`ranking`]: what a policy is shown, the host's own order, and what a ranking must be
@@ -26,8 +28,10 @@ pub mod breaker;
 pub mod chat;
 pub mod clock;
 pub mod codes;
+pub mod demand;
 pub mod fault;
 pub mod json;
+pub mod meter;
 pub mod money;
 pub mod pattern;
 pub mod plan;

@@ -1,0 +1,157 @@
+//! What an answer in OpenAI's chat wire used: by the vendor's own words, and by the host's own
+//! count of what was delivered.
+//!
+//! The vendor's usage can be missing, early or nonsense; [`Meter::floor_tokens`] is what an honest
+//! vendor bills at the least. Both are to be held together: the usage of a stream that was cut may
+//! be of an earlier moment than its last text.
+
+mod said;
+#[cfg(test)]
+mod tests;
+mod vendor;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::price::Usage;
+use said::Said;
+
+/// Bytes of text that are one token at the least: 8.
+///
+/// English has four to five bytes per token. Few texts have more than eight: long runs of one
+/// character, which tokenizers know as a whole.
+pub const TOKEN_BYTES: u64 = 8;
+
+/// Counts one answer. Numbers saturate.
+#[derive(Clone, Debug, Default)]
+pub struct Meter {
+    usage: Option<Usage>,
+    content_events: u64,
+    /// Bytes of text, reasoning, refusals and arguments.
+    said_bytes: u64,
+    /// Bytes of the names of called tools.
+    name_bytes: u64,
+}
+
+/// An event, or a whole answer.
+#[derive(Deserialize)]
+struct Wire<'t> {
+    #[serde(borrow)]
+    error: Option<&'t RawValue>,
+    #[serde(borrow)]
+    choices: Option<&'t RawValue>,
+    #[serde(borrow)]
+    usage: Option<&'t RawValue>,
+    #[serde(borrow)]
+    x_groq: Option<&'t RawValue>,
+}
+
+/// Where Groq puts the usage of a stream.
+#[derive(Deserialize)]
+struct Groq<'t> {
+    #[serde(borrow)]
+    usage: Option<&'t RawValue>,
+}
+
+impl Meter {
+    /// Counts an event of a stream, by its data. What is no JSON object counts for nothing.
+    pub fn event(&mut self, data: &[u8]) {
+        let Some(wire) = Wire::read(data) else { return };
+        self.note_usage(&wire);
+        for said in said::in_deltas(wire.choices) {
+            self.content_events = self.content_events.saturating_add(said.has_content().into());
+            self.note_said(said);
+        }
+    }
+
+    /// Counts an answer that is no stream, by its body. What is no JSON object counts for nothing.
+    pub fn whole(&mut self, body: &[u8]) {
+        let Some(wire) = Wire::read(body) else { return };
+        self.note_usage(&wire);
+        for said in said::in_messages(wire.choices) {
+            self.note_said(said);
+        }
+    }
+
+    /// What the vendor says: the last usage that names both input and output.
+    ///
+    /// None where there was no such usage, or where it says that nothing was used though something
+    /// was delivered. Nonsense is read in the way that costs more.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage.filter(|usage| *usage != Usage::default() || self.text_bytes() == 0)
+    }
+
+    /// Events with something said: one for each choice of an event that has text, reasoning, a
+    /// refusal or a tool's arguments. 0 for whole answers.
+    pub fn content_events(&self) -> u64 {
+        self.content_events
+    }
+
+    /// Bytes of what was said, without the escapes of JSON: text, reasoning, refusals, and of tool
+    /// calls their names and arguments.
+    pub fn text_bytes(&self) -> u64 {
+        self.said_bytes.saturating_add(self.name_bytes)
+    }
+
+    /// Tokens of output that were delivered at the least.
+    ///
+    /// An event with content carries one token or more, and a token stands for no more than
+    /// [`TOKEN_BYTES`] on average. Names of tools do not count: a vendor bills none that the
+    /// client has chosen.
+    pub fn floor_tokens(&self) -> u64 {
+        self.content_events.max(self.said_bytes / TOKEN_BYTES)
+    }
+
+    fn note_said(&mut self, said: Said) {
+        self.said_bytes = self.said_bytes.saturating_add(said.text_bytes);
+        self.name_bytes = self.name_bytes.saturating_add(said.name_bytes);
+    }
+
+    fn note_usage(&mut self, wire: &Wire<'_>) {
+        let places = [wire.groq_usage(), wire.usage];
+        for usage in places.into_iter().flatten().filter_map(|usage| vendor::read(usage, wire.is_chat())) {
+            // Some vendors send zeros after their usage, or before it.
+            if usage != Usage::default() || self.usage.is_none() {
+                self.usage = Some(usage);
+            }
+        }
+    }
+}
+
+/// Whether an event brings a usage and nothing else: what is not for a client that did not ask
+/// for it.
+///
+/// Goes by the name `usage` as vendors write it, without escapes.
+pub fn is_usage_only(data: &[u8]) -> bool {
+    // A look that costs less than reading, and that most events do not pass: `"usage":null`.
+    const KEY: &[u8] = b"\"usage\"";
+    let is_object = |at: usize| {
+        let value = data[at + KEY.len()..].trim_ascii_start().strip_prefix(b":");
+        value.is_some_and(|value| value.trim_ascii_start().starts_with(b"{"))
+    };
+    if !memchr::memmem::find_iter(data, KEY).any(is_object) {
+        return false;
+    }
+    Wire::read(data).is_some_and(|wire| {
+        let quiet = wire.error.is_none_or(|error| !said::says_something(error));
+        let brings = wire.usage.is_some_and(|usage| usage.get().starts_with('{'));
+        quiet && brings && said::is_empty_list(wire.choices)
+    })
+}
+
+// === impl Wire ===
+
+impl<'t> Wire<'t> {
+    fn read(data: &'t [u8]) -> Option<Wire<'t>> {
+        serde_json::from_slice(data).ok()
+    }
+
+    fn groq_usage(&self) -> Option<&'t RawValue> {
+        serde_json::from_str::<Groq<'t>>(self.x_groq?.get()).ok()?.usage
+    }
+
+    /// Others, such as embeddings, have no output.
+    fn is_chat(&self) -> bool {
+        self.choices.is_some()
+    }
+}
