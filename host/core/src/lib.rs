@@ -6,7 +6,7 @@
 //! - [`codes`]: the numbers of the plugin contract by name
 //! - [`fault`]: whose fault a failed attempt is
 //! - [`json`]: where things are in a client's body, and how to change only them
-//! - [`money`]: nano-dollars
+//! - [`money`]: amounts in nano-dollars
 //! - [`price`]: what a call costs, and the most that it can
 //! - [`ranking`]: what a policy is shown, the host's own order, and what a ranking must be
 //! - [`plan`]: what an adapter may ask the host to send
