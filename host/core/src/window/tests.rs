@@ -159,6 +159,24 @@ fn days_that_are_not_of_24_hours() {
     assert_eq!((span.end.unwrap().get() - span.start.get()) * 2, 49 * HOUR);
 }
 
+/// No zone has done so since Toronto in 1919, but any may decree it.
+#[test]
+fn a_change_across_midnight_begins_the_day() {
+    // From 23:30 on the second Sunday of March to 00:30, and back on the first of November.
+    let zone = Zone(TimeZone::posix("AAA0BBB,M3.2.0/23:30,M11.1.0/0:30").unwrap());
+    let window = Window::Day(zone.clone());
+    let change = at("2026-03-08T23:30:00Z");
+    let span = window.span(change);
+    assert_eq!((span.start, span.end), (change, Some(at("2026-03-09T23:00:00Z"))));
+    for change in [change, at("2026-10-31T23:30:00Z")] {
+        for minutes in -120..120 {
+            for window in days_and_months(&zone) {
+                assert_eq!(holds(&window, after(change, minutes * 60)), Ok(()));
+            }
+        }
+    }
+}
+
 #[test]
 fn months_begin_on_the_first() {
     let rows = [
