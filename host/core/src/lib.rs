@@ -1,6 +1,7 @@
 //! What the gateway decides, without the gateway: no I/O, no clock, no threads.
 //!
 //! - [`books`]: what a node holds of the budgets' accounts, and what became of it
+//! - [`bound`]: what a call is held for before it is sent
 //! - [`breaker`]: whether a target may be called
 //! - [`chat`]: what an answer in OpenAI's dialect is: content, the end, an error in a 200
 //! - [`clock`]: what time it is for budgets, whatever the wall clock is set to
@@ -17,6 +18,7 @@
 //! - [`pattern`]: which model entry serves a name
 //! - [`probation`]: whether a plugin's new version may stay
 //! - [`retry`]: whether and when a target is asked again
+//! - [`settle`]: what an attempt that money was held for is charged
 //! - [`sse`]: server-sent events, cut where they end
 //! - [`stats`]: what is remembered of a target's answers
 //! - [`vault`]: an account as the durable store has it
@@ -24,6 +26,7 @@
 #![warn(missing_docs)]
 
 pub mod books;
+pub mod bound;
 pub mod breaker;
 pub mod chat;
 pub mod clock;
@@ -40,6 +43,7 @@ pub mod probation;
 pub mod ranking;
 pub mod rate;
 pub mod retry;
+pub mod settle;
 pub mod sse;
 pub mod stats;
 pub mod vault;
