@@ -15,6 +15,7 @@ use sluice_runtime::{FileRow, Serving};
 use crate::lane::LaneView;
 use crate::measures::Measures;
 use crate::metrics;
+use crate::money::Money;
 use crate::refusal::Refusal;
 use crate::snapshot::{Current, Snapshot};
 use crate::stream::Body;
@@ -27,6 +28,7 @@ pub(crate) struct Admin {
     current: Current,
     supervisor: Handle,
     measures: Measures,
+    money: Option<Arc<Money>>,
     started_s: u64,
     draining: AtomicBool,
 }
@@ -53,8 +55,14 @@ enum Name<'a> {
 
 impl Admin {
     /// `started_s`: seconds since the Unix epoch, the age of all models.
-    pub(crate) fn new(current: Current, supervisor: Handle, measures: Measures, started_s: u64) -> Admin {
-        Admin { current, supervisor, measures, started_s, draining: AtomicBool::new(false) }
+    pub(crate) fn new(
+        current: Current,
+        supervisor: Handle,
+        measures: Measures,
+        money: Option<Arc<Money>>,
+        started_s: u64,
+    ) -> Admin {
+        Admin { current, supervisor, measures, money, started_s, draining: AtomicBool::new(false) }
     }
 
     /// From now on `/ready` says no.
@@ -125,8 +133,11 @@ impl Page<'_> {
                 json!({"status": "ready", "models": routes.models().len(), "upstreams": routes.upstreams().len()})
             }
             Name::Metrics => {
-                let text =
-                    metrics::text(&snapshot, self.admin.supervisor.transitions(), &self.admin.measures);
+                let text = {
+                    let admin = self.admin;
+                    let (transitions, money) = (admin.supervisor.transitions(), admin.money.as_deref());
+                    metrics::text(&snapshot, transitions, &admin.measures, money)
+                };
                 return Ok(page(text, metrics::CONTENT_TYPE));
             }
             Name::Models => self.admin.models(&snapshot),

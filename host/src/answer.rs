@@ -11,11 +11,13 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use sluice_core::chat::{Whole, begins_as_object};
 use sluice_core::codes::{Endpoint, Surface};
+use sluice_core::meter::Meter;
 use sluice_core::plan::{CallPlan, ResponsePlan};
 use sluice_runtime::{AnswerContext, Place, VendorAnswer};
 use tokio::time::Instant;
 
 use crate::call::SharedCall;
+use crate::charge::Metered;
 use crate::fault::{Fault, FaultKind, Timer};
 use crate::frames::{End, Frames};
 use crate::planning::Planner;
@@ -40,6 +42,8 @@ pub(crate) struct Reading<'a> {
     /// The attempt's end at the latest, and by which timer.
     pub(crate) deadline: (Instant, Timer),
     pub(crate) client: &'a Client,
+    /// The host has asked for the usage of a stream, the client has not.
+    pub(crate) hides_usage: bool,
 }
 
 /// An answer's body, and what has been read of it.
@@ -81,9 +85,9 @@ impl Reading<'_> {
         if streams {
             return self.stream(&head, begun, attempt, planner, place).await;
         }
-        let answer = match self.collect(begun).await {
+        let answer = match self.collect(begun, attempt.holds_money()).await {
             Err(fault) => Err(fault),
-            Ok((text, None)) => self.whole(&head, text, &mut planner),
+            Ok((text, None)) => self.whole(&head, text, &mut planner, &mut attempt),
             Ok((text, Some(rest))) => return Ok(self.long(&head, text, rest, attempt)),
         };
         match answer {
@@ -143,7 +147,8 @@ impl Reading<'_> {
     }
 
     /// The beginning of an answer that is no stream, and its rest where it is long and passes.
-    async fn collect(&self, begun: Begun) -> Result<(Bytes, Option<Incoming>), FaultKind> {
+    /// What money is held for is read to its usage, however long it is.
+    async fn collect(&self, begun: Begun, is_paid: bool) -> Result<(Bytes, Option<Incoming>), FaultKind> {
         let Begun { mut first, rest: mut body } = begun;
         let mapped = self.plan.response == ResponsePlan::Mapped;
         // Most answers come at once, and are not copied.
@@ -154,7 +159,7 @@ impl Reading<'_> {
                 return Err(FaultKind::Malformed);
             }
             let whole = |text: BytesMut, first: Bytes| if text.is_empty() { first } else { text.freeze() };
-            if !mapped && bytes > PRELUDE_BYTES_MAX {
+            if !mapped && bytes > (if is_paid { WHOLE_BYTES_MAX } else { PRELUDE_BYTES_MAX }) {
                 let text = whole(text, first);
                 return if begins_as_object(&text) {
                     Ok((text, Some(body)))
@@ -176,13 +181,24 @@ impl Reading<'_> {
     }
 
     /// An answer that has come whole.
-    fn whole(&self, head: &Parts, text: Bytes, planner: &mut Planner) -> Result<Response<Body>, FaultKind> {
+    fn whole(
+        &self,
+        head: &Parts,
+        text: Bytes,
+        planner: &mut Planner,
+        attempt: &mut Underway,
+    ) -> Result<Response<Body>, FaultKind> {
         if text.is_empty() {
             return Err(FaultKind::Empty);
         }
+        let mut meter = Meter::default();
         match self.plan.response {
             ResponsePlan::SameWire => match Whole::read(&text) {
-                Whole::Completion => Ok(self.answer(head, Body::full(text))),
+                Whole::Completion => {
+                    meter.whole(&text);
+                    attempt.uses(&Metered::of(&meter, None));
+                    Ok(self.answer(head, Body::full(text)))
+                }
                 Whole::Malformed => Err(FaultKind::Malformed),
                 Whole::Error(inside) => Err(self.upstream.says(inside.class, &inside.message)),
             },
@@ -192,6 +208,8 @@ impl Reading<'_> {
                 if let Some(verdict) = mapped.fault {
                     return Err(self.upstream.says(verdict.class, &verdict.message));
                 }
+                meter.whole(&mapped.wire);
+                attempt.uses(&Metered::of(&meter, mapped.usage));
                 let mut answer = Response::new(Body::full(mapped.wire.into()));
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 Ok(answer)
@@ -225,7 +243,7 @@ impl Reading<'_> {
     ) -> Result<Response<Body>, (Fault, Underway)> {
         let Begun { first, rest } = begun;
         let mut frames = match self.frames(rest, planner, place) {
-            Ok(frames) => frames,
+            Ok(frames) => frames.metered(attempt.holds_money(), self.hides_usage),
             Err(fault) => return Err((fault.into(), attempt)),
         };
         let (mut held, mut bytes) = (VecDeque::new(), 0);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sluice_ledger::recovery::RecoveryError;
 use sluice_runtime::RuntimeError;
 
 use crate::admin::Admin;
@@ -12,6 +13,7 @@ use crate::config::{Config, ConfigError, Environment};
 use crate::drain::{self, Stopped};
 use crate::gateway::Gateway;
 use crate::measures::Measures;
+use crate::money::Money;
 use crate::server::Server;
 use crate::snapshot::Current;
 use crate::supervisor::{BootError, Booted, Handle, Purpose, Supervisor};
@@ -24,6 +26,7 @@ pub(crate) struct App {
     supervisor: Supervisor,
     handle: Handle,
     measures: Measures,
+    money: Option<Arc<Money>>,
 }
 
 /// Why the gateway does not start.
@@ -37,6 +40,8 @@ pub(crate) enum StartError {
     Client(#[from] rustls::Error),
     #[error("starting the supervisor of plugins")]
     Supervisor(#[source] std::io::Error),
+    #[error("opening the ledger")]
+    Ledger(#[source] RecoveryError),
     #[error("starting worker threads")]
     Workers(#[source] std::io::Error),
     #[error("listening on {address}")]
@@ -67,8 +72,12 @@ impl App {
         let measures = Measures::default();
         let booted = Supervisor::boot(config, file, purpose, Clients::new()?, measures.clone())?;
         let Booted { supervisor, handle, current } = booted;
-        let gateway = Arc::new(Gateway::new(Arc::clone(&current), &measures));
-        Ok(App { current, gateway, supervisor, handle, measures })
+        let money = match purpose {
+            Purpose::Check => None,
+            Purpose::Serve => money(&current)?,
+        };
+        let gateway = Arc::new(Gateway::new(Arc::clone(&current), money.clone(), &measures));
+        Ok(App { current, gateway, supervisor, handle, measures, money })
     }
 
     /// What was built, in lines for the operator.
@@ -93,10 +102,12 @@ impl App {
         if let Some(count) = self.current.load().config.server.workers {
             workers.worker_threads(count);
         }
+        let money = self.money.clone();
         let workers = workers.enable_all().build().map_err(StartError::Workers)?;
         let stopped = workers.block_on(self.run());
         // A name that is being looked up is not waited for.
         workers.shutdown_background();
+        money.iter().for_each(|money| money.spending.close());
         stopped
     }
 
@@ -114,9 +125,23 @@ impl App {
         let process = (started_s as u32) ^ std::process::id().rotate_left(16);
         self.supervisor.start(&self.handle).map_err(StartError::Supervisor)?;
         let current = Arc::clone(&self.current);
-        let admin = Admin::new(self.current, self.handle, self.measures, started_s);
+        let admin = Admin::new(self.current, self.handle, self.measures, self.money, started_s);
         let server = Arc::new(Server::new(self.gateway, admin, process));
         drain::serve(server, listener, &current).await.map_err(listen)
+    }
+}
+
+/// The ledger in the data folder. Without it nothing is capped: that is no start, if there are caps.
+fn money(current: &Current) -> Result<Option<Arc<Money>>, StartError> {
+    let snapshot = current.load();
+    match Money::open(&snapshot.config.server.data_dir) {
+        Ok(money) => Ok(Some(Arc::new(money))),
+        Err(error) if snapshot.config.budgets.is_empty() => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "no ledger: calls are not written down");
+            Ok(None)
+        }
+        Err(error) => Err(StartError::Ledger(error)),
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::answer::Reading;
 use crate::call::SharedCall;
 use crate::fault::{Fault, FaultKind, Timer};
+use crate::funding::{Funded, Purse};
 use crate::lane::{Lane, Pass};
 use crate::planning::{self, Planner, Unplanned, Version, Way};
 use crate::prepared::Prepared;
@@ -27,6 +28,7 @@ use crate::routes::{Model, Target};
 use crate::signer;
 use crate::stream::{Body, Client};
 use crate::underway::Underway;
+use crate::upstream::Repeats;
 
 /// A vendor that asks for a longer pause is not waited for; its wish is passed on.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
@@ -39,6 +41,23 @@ pub(crate) struct Attempts<'a> {
     pub(crate) chance: &'a RandomState,
     pub(crate) deadline: Instant,
     pub(crate) client: Client,
+    /// Who pays, where spending is written down.
+    pub(crate) purse: Option<&'a Purse>,
+}
+
+/// A planned attempt, on its own: it may outlive the client.
+struct Sending {
+    call: SharedCall,
+    target: Arc<Target>,
+    prepared: Arc<Prepared>,
+    body: Bytes,
+    hides_usage: bool,
+    client: Client,
+    deadline: Instant,
+    /// The model's, for all attempts.
+    span: Duration,
+    underway: Underway,
+    planner: Planner,
 }
 
 /// A target that may be asked, and its lane.
@@ -61,6 +80,8 @@ enum Failed {
     Refused(Refusal),
     /// This adapter cannot serve it; another may.
     Unserved(String),
+    /// Nobody pays for it at this target; another may be cheaper.
+    Unpaid(Refusal),
     Fault(Fault),
 }
 
@@ -111,6 +132,7 @@ impl Attempts<'_> {
                     Ok(answered) => return Ok(answered),
                     Err(Failed::Refused(refusal)) => return Err(refusal),
                     Err(Failed::Unserved(text)) => word.add(Worth::Nothing, Refusal::Unserved { text }),
+                    Err(Failed::Unpaid(refusal)) => word.add(Worth::Operator, refusal),
                     Err(Failed::Fault(fault)) => {
                         // What is in one request may be forbidden; what is in all of them is not.
                         if fault.kind != FaultKind::Forbidden || free.lane.is_shut() {
@@ -193,27 +215,67 @@ impl Attempts<'_> {
                 Ok(answered(answered_by_adapter(self.call.shape.streaming, pieces)))
             }
             Way::Send(prepared, outbound) => {
-                match self.send(target, &prepared, outbound, underway, planner).await {
-                    Ok(answer) => Ok(answered(answer)),
-                    Err((fault, mut underway)) => {
-                        underway.failed(&fault.kind);
-                        Err(Failed::Fault(fault))
+                let funded = match self.fund(target, target_model, &prepared, outbound).await {
+                    Ok(funded) => funded,
+                    Err(refusal) => {
+                        underway.unasked();
+                        return Err(Failed::Unpaid(refusal));
                     }
-                }
+                };
+                underway.is_paid_by(funded.charge);
+                let holds = underway.holds_money();
+                let sending = Sending {
+                    call: Arc::clone(self.call),
+                    target: Arc::clone(target),
+                    prepared,
+                    body: funded.body,
+                    hides_usage: funded.hides_usage,
+                    client: self.client.clone(),
+                    deadline: self.deadline,
+                    span: self.model.deadline,
+                    underway,
+                    planner,
+                };
+                let answer = match self.purse {
+                    Some(purse) if holds => purse.money.drains.drained(sending.send()).await,
+                    Some(_) | None => sending.send().await,
+                };
+                answer.map(answered).map_err(Failed::Fault)
             }
         }
     }
 
-    async fn send(
+    async fn fund(
         &self,
-        target: &Arc<Target>,
+        target: &Target,
+        target_model: &str,
         prepared: &Prepared,
-        outbound: Bytes,
-        underway: Underway,
-        planner: Planner,
-    ) -> Result<Response<Body>, (Fault, Underway)> {
+        body: Bytes,
+    ) -> Result<Funded, Refusal> {
+        match self.purse {
+            Some(purse) => {
+                purse.fund(self.model, target, target_model, self.call, &prepared.plan, body).await
+            }
+            None => Ok(Funded { body, charge: None, hides_usage: false }),
+        }
+    }
+}
+
+impl Sending {
+    async fn send(self) -> Result<Response<Body>, Fault> {
+        match self.attempt().await {
+            Ok(answer) => Ok(answer),
+            Err((fault, mut underway)) => {
+                underway.failed(&fault.kind);
+                Err(fault)
+            }
+        }
+    }
+
+    async fn attempt(self) -> Result<Response<Body>, (Fault, Underway)> {
+        let Sending { call, target, prepared, body, client, mut underway, planner, .. } = self;
         let upstream = &target.upstream;
-        let streaming = self.call.shape.streaming;
+        let streaming = call.shape.streaming;
         let place = match prepared.plan.response {
             ResponsePlan::Mapped if streaming => match planner.adapter().place() {
                 None => return Err((FaultKind::NoRoom.into(), underway)),
@@ -222,20 +284,23 @@ impl Attempts<'_> {
             ResponsePlan::Mapped | ResponsePlan::SameWire => None,
         };
         // Secrets last.
-        let request = || outbound_request(prepared, target, &outbound);
+        let request = || outbound_request(&prepared, &target, &body);
+        underway.sent();
         let sent = Instant::now();
         let total = (sent + upstream.timers.total, Timer::Total);
         let left = self.deadline.saturating_duration_since(sent);
-        let timer = if left * 2 < self.model.deadline { Timer::Remainder } else { Timer::Deadline };
+        let timer = if left * 2 < self.span { Timer::Remainder } else { Timer::Deadline };
         let deadline = if self.deadline < total.0 { (self.deadline, timer) } else { total };
         let headers = (sent + upstream.timers.headers(streaming), Timer::Headers);
         let (until, timer) = if headers.0 < deadline.0 { headers } else { deadline };
-        let response = match upstream.client.send(request, until, timer).await {
+        // What is paid for goes out once: who hung up may have worked on it.
+        let repeats = if underway.holds_money() { Repeats::Never } else { Repeats::Stale };
+        let response = match upstream.client.send(request, until, timer, repeats).await {
             Ok(response) => response,
             Err(kind) => return Err((kind.into(), underway)),
         };
-        let (call, plan, client) = (self.call, &prepared.plan, &self.client);
-        let reading = Reading { call, upstream, plan, sent, deadline, client };
+        let (plan, hides_usage) = (&prepared.plan, self.hides_usage);
+        let reading = Reading { call: &call, upstream, plan, sent, deadline, client: &client, hides_usage };
         reading.read(response, underway, planner, place).await
     }
 }

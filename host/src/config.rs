@@ -4,8 +4,10 @@
 //! plugins to be checked (ids, plugin configurations) carries its [`Place`], so that
 //! `assemble` can say where too.
 
+mod budgets;
 mod catalogue;
 mod environment;
+mod price;
 mod problem;
 mod reader;
 mod secret;
@@ -15,12 +17,15 @@ mod timers;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_core::bound::Bounds;
 use sluice_core::breaker;
 use sluice_core::pattern::Pattern;
 use sluice_core::price::Price;
 
+pub(crate) use budgets::{Budget, MissingRun, Per, Unpriced};
 pub(crate) use environment::Environment;
 pub(crate) use problem::{ConfigError, Place, Problem};
 pub(crate) use secret::Secret;
@@ -38,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) plugins: PluginFolder,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) models: Vec<Model>,
+    pub(crate) budgets: Arc<[Budget]>,
     /// Files that secrets were read from.
     pub(crate) secret_files: Vec<PathBuf>,
 }
@@ -104,6 +110,7 @@ pub(crate) struct Target {
     pub(crate) priority: u16,
     pub(crate) weight: u16,
     pub(crate) price: Option<Price>,
+    pub(crate) bounds: Bounds,
 }
 
 /// The name by which an upstream knows the model.

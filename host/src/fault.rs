@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use sluice_core::breaker::Weight;
 use sluice_core::fault::FaultClass;
+use sluice_core::settle::End;
 
 use crate::routes::Upstream;
 use crate::signer;
@@ -66,6 +67,8 @@ pub(crate) enum FaultKind {
     },
     /// More streams are being mapped than there is room for.
     NoRoom,
+    /// It has said more than was paid for.
+    OverLimit,
 }
 
 /// A failed attempt.
@@ -150,7 +153,8 @@ impl FaultKind {
             | FaultKind::Inside { .. }
             | FaultKind::Status { .. }
             | FaultKind::Plugin { .. }
-            | FaultKind::NoRoom => self.class().weight(),
+            | FaultKind::NoRoom
+            | FaultKind::OverLimit => self.class().weight(),
         }
     }
 
@@ -163,7 +167,8 @@ impl FaultKind {
             | FaultKind::CutShort
             | FaultKind::Redirected
             | FaultKind::Malformed
-            | FaultKind::Empty => FaultClass::Provider,
+            | FaultKind::Empty
+            | FaultKind::OverLimit => FaultClass::Provider,
             FaultKind::Credential | FaultKind::Forbidden => FaultClass::Credential,
             FaultKind::Inside { class, .. } | FaultKind::Status { class, .. } => *class,
             FaultKind::Plugin { .. } => FaultClass::Plugin,
@@ -188,7 +193,8 @@ impl FaultKind {
             | FaultKind::Empty
             | FaultKind::Inside { .. }
             | FaultKind::Status { .. }
-            | FaultKind::Plugin { .. } => self.class().fails_over(),
+            | FaultKind::Plugin { .. }
+            | FaultKind::OverLimit => self.class().fails_over(),
         }
     }
 
@@ -209,7 +215,31 @@ impl FaultKind {
             | FaultKind::Forbidden
             | FaultKind::Malformed
             | FaultKind::Plugin { .. }
-            | FaultKind::NoRoom => false,
+            | FaultKind::NoRoom
+            | FaultKind::OverLimit => false,
+        }
+    }
+
+    /// What a vendor's bill can have of an attempt that failed so before its content: nothing, where
+    /// it was not reached, or has said that it will not serve.
+    pub(crate) fn end(&self) -> End {
+        match self {
+            FaultKind::Unreachable
+            | FaultKind::Timeout(Timer::Connect)
+            | FaultKind::Redirected
+            | FaultKind::Credential
+            | FaultKind::Forbidden
+            | FaultKind::Inside { .. }
+            | FaultKind::Status { .. }
+            | FaultKind::NoRoom => End::Unserved,
+            FaultKind::Timeout(_)
+            | FaultKind::HungUp
+            | FaultKind::Broken
+            | FaultKind::CutShort
+            | FaultKind::Malformed
+            | FaultKind::Empty
+            | FaultKind::Plugin { .. }
+            | FaultKind::OverLimit => End::Broken,
         }
     }
 
@@ -228,6 +258,7 @@ impl FaultKind {
             FaultKind::Status { .. } => "upstream_error",
             FaultKind::Plugin { .. } => "plugin_fault",
             FaultKind::NoRoom => "no_room",
+            FaultKind::OverLimit => "upstream_over_limit",
         }
     }
 
@@ -255,7 +286,8 @@ impl FaultKind {
             | FaultKind::Malformed
             | FaultKind::Empty
             | FaultKind::Status { .. }
-            | FaultKind::Plugin { .. } => StatusCode::BAD_GATEWAY,
+            | FaultKind::Plugin { .. }
+            | FaultKind::OverLimit => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -282,6 +314,9 @@ impl FaultKind {
                 "was not understood: the adapter {plugin} failed; the operator finds the cause at /admin/v1/plugins and in the log"
             ),
             FaultKind::NoRoom => "cannot be asked now: too many streams are being mapped".into(),
+            FaultKind::OverLimit => {
+                "said more than the output limit that it was sent, and was cut off".into()
+            }
         }
     }
 }

@@ -8,10 +8,13 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use sluice_core::chat::{Chunk, DONE, begins_as_object};
+use sluice_core::meter::{Meter, is_usage_only};
+use sluice_core::price::Usage;
 use sluice_core::sse::{Event, Splitter};
 use sluice_runtime::{CallError, Mapped, Mapper, Phase};
 use tokio::time::Instant;
 
+use crate::charge::Metered;
 use crate::fault::{FaultKind, Timer};
 use crate::planning::Planner;
 use crate::routes::Upstream;
@@ -37,6 +40,21 @@ pub(crate) struct Frames {
     unfinished: usize,
     /// The last event has come: for the end of the vendor's message.
     end_by: Option<Instant>,
+    metering: Metering,
+}
+
+/// What is counted of a stream.
+#[derive(Default)]
+struct Metering {
+    meter: Meter,
+    /// By the adapter's words.
+    usage: Option<Usage>,
+    /// All events are counted; else only the vendor's usage is looked for.
+    counts_all: bool,
+    /// The host has asked for the usage: the client is not to see it.
+    hides_usage: bool,
+    /// Of what an adapter has made.
+    splitter: Splitter,
 }
 
 /// Who makes the client's bytes.
@@ -84,7 +102,29 @@ impl Frames {
 
     fn new(body: Incoming, upstream: Arc<Upstream>, decoder: Decoder) -> Frames {
         let splitter = Splitter::default();
-        Frames { body, splitter, decoder, upstream, begun: false, said: false, unfinished: 1, end_by: None }
+        let metering = Metering::default();
+        Frames {
+            body,
+            splitter,
+            decoder,
+            upstream,
+            begun: false,
+            said: false,
+            unfinished: 1,
+            end_by: None,
+            metering,
+        }
+    }
+
+    /// `counts_all`: money depends on what is delivered. `hides_usage`: the client has not asked for it.
+    pub(crate) fn metered(mut self, counts_all: bool, hides_usage: bool) -> Frames {
+        (self.metering.counts_all, self.metering.hides_usage) = (counts_all, hides_usage);
+        self
+    }
+
+    /// What has been used by now.
+    pub(crate) fn used(&self) -> Metered {
+        Metered::of(&self.metering.meter, self.metering.usage)
     }
 
     /// Whether an error event can follow what has gone to the client: it ended with a whole event.
@@ -169,7 +209,9 @@ impl Frames {
                         taken.end = Some(End::Fault(fault));
                         return;
                     }
-                    taken.bytes.push_back(event.bytes().clone());
+                    if !self.metering.hides(&event) {
+                        taken.bytes.push_back(event.bytes().clone());
+                    }
                 }
                 Err(_too_long) => {
                     let rest = self.splitter.rest();
@@ -188,6 +230,7 @@ impl Frames {
 
     fn inspect(&mut self, event: &Event, taken: &mut Taken) -> Result<(), FaultKind> {
         let Some(data) = event.data() else { return Ok(()) };
+        self.metering.event(&data);
         let named_error = event.name() == Some(b"error");
         if (self.said || taken.content) && !named_error && !Chunk::may_end(&data) {
             return Ok(());
@@ -233,6 +276,7 @@ impl Frames {
         match ask(mapper) {
             Ok(mapped) => {
                 taken.content |= mapped.phase != Phase::Prelude;
+                self.metering.mapped(&mapped);
                 if !mapped.wire.is_empty() {
                     taken.bytes.push_back(mapped.wire.into());
                 }
@@ -293,6 +337,34 @@ impl Frames {
             });
         }
         taken
+    }
+}
+
+impl Metering {
+    fn event(&mut self, data: &[u8]) {
+        const USAGE: &[u8] = b"\"usage\"";
+        if self.counts_all || memchr::memmem::find(data, USAGE).is_some() {
+            self.meter.event(data);
+        }
+    }
+
+    fn hides(&self, event: &Event) -> bool {
+        self.hides_usage && event.data().is_some_and(|data| is_usage_only(&data))
+    }
+
+    /// What an adapter has made is in the client's wire.
+    fn mapped(&mut self, mapped: &Mapped) {
+        self.usage = mapped.usage.or(self.usage);
+        if !self.counts_all {
+            return;
+        }
+        self.splitter.push(&mapped.wire);
+        // What is too long to be an event is counted when it has passed, by nobody.
+        while let Ok(Some(event)) = self.splitter.next_event() {
+            if let Some(data) = event.data() {
+                self.meter.event(&data);
+            }
+        }
     }
 }
 

@@ -17,8 +17,12 @@ use sluice_runtime::{Decided, Outcome, Plugin, Versioned};
 
 use crate::attempts::{Answered, Attempts, Free};
 use crate::call::Call;
-use crate::config::ClientTimers;
+use crate::caller::Caller;
+use crate::charge::Tally;
+use crate::config::{Budget, ClientTimers};
+use crate::funding::Purse;
 use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
+use crate::money::Money;
 use crate::refusal::Refusal;
 use crate::routes::Model;
 use crate::snapshot::Current;
@@ -38,6 +42,8 @@ const BREAKER_HALF_OPEN: u8 = 1;
 /// Serves completions by the snapshot of the moment.
 pub(crate) struct Gateway {
     current: Current,
+    /// The ledger, where it could be opened.
+    money: Option<Arc<Money>>,
     /// Counts requests until their model is known.
     nameless: ModelMeasures,
     /// Chance, for policies and waits; not for secrets.
@@ -49,6 +55,7 @@ struct Chosen {
     generation: u64,
     model: Arc<Model>,
     stalled: Duration,
+    budgets: Arc<[Budget]>,
 }
 
 /// The targets that may be asked, each with its place.
@@ -60,8 +67,8 @@ struct Candidates {
 }
 
 impl Gateway {
-    pub(crate) fn new(current: Current, measures: &Measures) -> Gateway {
-        Gateway { current, nameless: measures.of_no_model(), chance: RandomState::new() }
+    pub(crate) fn new(current: Current, money: Option<Arc<Money>>, measures: &Measures) -> Gateway {
+        Gateway { current, money, nameless: measures.of_no_model(), chance: RandomState::new() }
     }
 
     /// One chat completion. The order of these lines is the design.
@@ -90,14 +97,17 @@ impl Gateway {
         connection: Connection,
     ) -> Result<Response<Body>, Refusal> {
         let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
+        let caller = Caller::read(&head.headers)?;
         let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
-        let Chosen { generation, model, stalled } = self.model(&call)?; // from one snapshot, kept to the end
+        let Chosen { generation, model, stalled, budgets } = self.model(&call)?; // from one snapshot, kept to the end
         counted.is_for(&model.measures);
         let deadline = tokio::time::Instant::now() + model.deadline;
         let free = free(&model, &call)?; // all that the host allows now
         let (order, ranked_by) = self.order(&model, &call, free); // a policy orders, and cannot widen
         let client = Client { stalled, connection };
-        let attempts = Attempts { model: &model, call: &call, chance: &self.chance, deadline, client };
+        let purse = self.purse(&call, caller, &model, budgets)?; // who pays: each attempt holds its worst case
+        let purse = purse.as_ref();
+        let attempts = Attempts { model: &model, call: &call, chance: &self.chance, deadline, client, purse };
         let answered = attempts.run(&order).await?; // an adapter says what to send; until one answers
         log_answer(&call, generation, ranked_by.as_deref(), &answered);
         Ok(answered.answer)
@@ -107,8 +117,25 @@ impl Gateway {
         let snapshot = self.current.load();
         let (generation, timers) = (snapshot.generation, &snapshot.config.server.timers);
         let found = snapshot.routes.model(&call.shape.model).map(Arc::clone);
-        let found = found.map(|model| Chosen { generation, model, stalled: timers.stalled_reader });
+        let budgets = Arc::clone(&snapshot.config.budgets);
+        let found = found.map(|model| Chosen { generation, model, stalled: timers.stalled_reader, budgets });
         found.ok_or_else(|| Refusal::NoSuchModel { model: call.shape.model.chars().take(128).collect() })
+    }
+
+    /// None where nothing is written down; then no budget can be kept either.
+    fn purse(
+        &self,
+        call: &Call,
+        caller: Caller,
+        model: &Model,
+        budgets: Arc<[Budget]>,
+    ) -> Result<Option<Purse>, Refusal> {
+        let Some(money) = &self.money else {
+            let none = Refusal::Ledger { reason: "closed" };
+            return if budgets.is_empty() { Ok(None) } else { Err(none) };
+        };
+        let tally = Arc::new(Tally::new(money, &call.request_id, &caller, model.name.as_str()));
+        Ok(Some(Purse { money: Arc::clone(money), budgets, caller, tally }))
     }
 
     /// How long clients may take now.

@@ -13,7 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use sluice_runtime::{Transition, Transitions};
 
+use sluice_ledger::spending::Figures;
+
 use crate::measures::Measures;
+use crate::money::Money;
 use crate::snapshot::Snapshot;
 
 /// OpenMetrics, which Prometheus asks for.
@@ -51,7 +54,12 @@ struct PluginFamilies {
 }
 
 /// All metrics, as text.
-pub(crate) fn text(snapshot: &Snapshot, transitions: &Transitions, measures: &Measures) -> String {
+pub(crate) fn text(
+    snapshot: &Snapshot,
+    transitions: &Transitions,
+    measures: &Measures,
+    money: Option<&Money>,
+) -> String {
     let mut all = Registry::default();
     measures.register(&mut all);
     let registry = all.sub_registry_with_prefix("sluice");
@@ -71,11 +79,38 @@ pub(crate) fn text(snapshot: &Snapshot, transitions: &Transitions, measures: &Me
     plugins.fill(snapshot);
     plugins.register(registry);
     register_breakers(registry, snapshot);
+    if let Some(money) = money {
+        register_spending(registry, &money.spending.figures());
+    }
     let mut text = String::new();
     if encode(&mut text, &all).is_err() {
         tracing::error!("the metrics cannot be written");
     }
     text
+}
+
+fn register_spending(registry: &mut Registry, figures: &Figures) {
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    };
+    let Figures { holds, held, leased, settled, overrun, waiting, trouble } = *figures;
+    gauge("spending_holds", "Attempts for which money is held", holds);
+    gauge("spending_held_nanodollars", "Held, once for each account that an attempt draws on", held.nanos());
+    gauge(
+        "spending_leased_nanodollars",
+        "Leased from the store for holds, what is held among it",
+        leased.nanos(),
+    );
+    gauge(
+        "spending_settled_nanodollars",
+        "What attempts under a budget have cost since the start",
+        settled.nanos(),
+    );
+    gauge("spending_overrun_nanodollars", "What they have cost beyond what was held", overrun.nanos());
+    gauge("ledger_waiting", "Calls that the store does not have yet", waiting as u64);
+    gauge("ledger_trouble", "1 while the ledger cannot be written", trouble.is_some().into());
 }
 
 fn register_breakers(registry: &mut Registry, snapshot: &Snapshot) {

@@ -8,12 +8,17 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
+use sluice_core::bound::Unbounded;
 use sluice_core::fault::FaultClass;
 use sluice_core::json::{Duplicate, ScanError, SpliceError};
+use sluice_core::money::NanoUsd;
 
 use crate::fault::{Fault, FaultKind, Said};
 use crate::lane::Lane;
 use crate::stream::Body;
+
+/// Money that others hold comes back soon, or not at all: seconds until it is worth another try.
+const HELD_RETRY_S: u64 = 1;
 
 /// Why a request gets no answer from a model.
 #[derive(Debug)]
@@ -69,6 +74,39 @@ pub(crate) enum Refusal {
     Said(Box<Said>),
     /// The gateway is about to stop.
     Draining,
+    /// A header that cannot be used.
+    Header {
+        name: &'static str,
+        wanted: &'static str,
+    },
+    /// A budget wants to know the run.
+    NoRun,
+    /// A budget applies, and the model has no price.
+    Unpriced {
+        model: String,
+    },
+    /// A budget applies, and nobody can say what this call costs at most.
+    Unbounded(Unbounded),
+    /// An account does not have what it may cost.
+    Budget(Box<BudgetRefusal>),
+    /// Money cannot be written down now.
+    Ledger {
+        reason: &'static str,
+    },
+}
+
+/// An account that refuses.
+#[derive(Debug)]
+pub(crate) struct BudgetRefusal {
+    /// Nothing comes back before the window ends.
+    pub(crate) exhausted: bool,
+    pub(crate) budget: String,
+    pub(crate) scope: String,
+    pub(crate) left: NanoUsd,
+    pub(crate) held: NanoUsd,
+    pub(crate) wanted: NanoUsd,
+    /// Seconds until a new window begins; none: there is none.
+    pub(crate) resets_in_s: Option<u64>,
 }
 
 /// Status, type, code and the member in question, as OpenAI names them.
@@ -114,12 +152,29 @@ impl Refusal {
         if let Refusal::WrongMethod { allowed } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }
-        if let Refusal::Resting { retry_after } = self {
-            // Whole seconds, and never so early that it would be refused again.
-            let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        if let Some(seconds) = self.retry_after_s() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Refusal::Budget(_) | Refusal::Unpriced { .. } | Refusal::Unbounded(_) | Refusal::NoRun = self {
+            // The SDKs would ask again at once, and be refused again.
+            let retry =
+                if matches!(&self, Refusal::Budget(budget) if !budget.exhausted) { "true" } else { "false" };
+            response.headers_mut().insert("x-should-retry", HeaderValue::from_static(retry));
+        }
         response
+    }
+
+    /// Whole seconds after which it would be served, and never so early that it would be refused again.
+    fn retry_after_s(&self) -> Option<u64> {
+        if let Refusal::Resting { retry_after } = self {
+            return Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0));
+        }
+        if let Refusal::Budget(budget) = self
+            && budget.exhausted
+        {
+            return budget.resets_in_s;
+        }
+        matches!(self, Refusal::Budget(_) | Refusal::Ledger { .. }).then_some(HELD_RETRY_S)
     }
 
     /// The code, for the log.
@@ -165,6 +220,20 @@ impl Refusal {
             },
             Refusal::Said(said) => server(said.status, "upstream_error"),
             Refusal::Draining => server(StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            Refusal::Header { .. } => client(StatusCode::BAD_REQUEST, "invalid_header"),
+            Refusal::NoRun => client(StatusCode::BAD_REQUEST, "run_missing"),
+            Refusal::Unpriced { .. } => client(StatusCode::PAYMENT_REQUIRED, "unpriced"),
+            Refusal::Unbounded(_) => client(StatusCode::PAYMENT_REQUIRED, "unbounded_cost"),
+            Refusal::Budget(budget) => match budget.exhausted {
+                true => Face {
+                    kind: "insufficient_quota",
+                    ..client(StatusCode::PAYMENT_REQUIRED, "budget_exhausted")
+                },
+                false => {
+                    Face { kind: "rate_limit_error", ..client(StatusCode::TOO_MANY_REQUESTS, "budget_held") }
+                }
+            },
+            Refusal::Ledger { .. } => server(StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable"),
         }
     }
 
@@ -206,7 +275,36 @@ impl Refusal {
             }
             Refusal::Said(_) => "The vendor refused.".into(),
             Refusal::Draining => "The gateway is about to stop.".into(),
+            Refusal::Header { name, wanted } => format!("The header {name}: {wanted}."),
+            Refusal::NoRun => "A budget is kept for each run: name it in the header x-sluice-run.".into(),
+            Refusal::Unpriced { model } => {
+                format!("The model {model:?} has no price here, and a budget applies: the operator sets a price for its targets.")
+            }
+            Refusal::Unbounded(why) => format!("A budget applies, and what this request costs has no bound: {why}."),
+            Refusal::Budget(budget) => budget.message(),
+            Refusal::Ledger { reason } => {
+                format!("Spending cannot be written down now ({reason}), so nothing new is spent; ask again in a moment.")
+            }
             Refusal::Upstream { upstream, fault } => format!("The upstream {upstream} {}.", fault.sentence()),
+        }
+    }
+}
+
+impl BudgetRefusal {
+    fn message(&self) -> String {
+        let BudgetRefusal { budget, scope, left, held, wanted, .. } = self;
+        let whose = if scope.is_empty() { String::new() } else { format!(" of {scope:?}") };
+        let reset = match self.resets_in_s {
+            Some(seconds) => format!(" It starts afresh in {seconds} s."),
+            None => String::new(),
+        };
+        match self.exhausted {
+            true => format!(
+                "The budget {budget:?}{whose} has {left} USD left, and this request may cost {wanted} USD.{reset}"
+            ),
+            false => format!(
+                "The budget {budget:?}{whose} has {left} USD left and {held} USD held by requests under way; this one may cost {wanted} USD. Ask again when they have ended.{reset}"
+            ),
         }
     }
 }

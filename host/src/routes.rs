@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sluice_core::bound::Bounds;
 use sluice_core::breaker::Limits;
 use sluice_core::pattern::Pattern;
 use sluice_core::price::Price;
@@ -49,6 +50,7 @@ pub(crate) struct Target {
     pub(crate) priority: u16,
     pub(crate) weight: u16,
     pub(crate) price: Option<Price>,
+    pub(crate) bounds: Bounds,
     pub(crate) stats: Arc<TargetStats>,
     /// Where the vendor's model is the same for all requests.
     lane: Option<Arc<Lane>>,

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use crate::drained;
 use crate::fault::{FaultKind, Timer};
 use crate::frames::{End, Frames};
 use crate::refusal;
@@ -190,11 +191,28 @@ impl Relay {
         tokio::select! {
             () = self.pass(&reader) => {}
             // Dropped here, it closes the vendor's connection.
-            () = reader.pieces.closed() => return,
+            () = reader.pieces.closed() => return self.drain().await,
         }
         // The vendor is done with; the client may have the last of it still to take.
         drop(self);
         reader.drained().await;
+    }
+
+    /// The client is gone. Where money is held, the vendor's last word says how much it was.
+    async fn drain(mut self) {
+        let Some(_place) = self.attempt.drain_place() else { return };
+        let (at, timer) = self.deadline;
+        let until = at.min(Instant::now() + drained::WITHIN);
+        while self.ended.is_none() {
+            let taken = self.frames.read(until.min(Instant::now() + self.idle), timer).await;
+            self.ended = taken.end;
+            if !self.attempt.uses(&self.frames.used()) {
+                return;
+            }
+        }
+        if let Some(End::Complete) = self.ended {
+            self.attempt.good();
+        }
     }
 
     /// Passes all there is.
@@ -220,6 +238,11 @@ impl Relay {
                 self.frames.read(at, timer).await
             };
             self.ended = taken.end;
+            if !self.attempt.uses(&self.frames.used()) {
+                // What has come is not passed: it was not paid for.
+                self.ended = Some(End::Fault(FaultKind::OverLimit));
+                continue;
+            }
             if taken.bytes.is_empty() {
                 continue;
             }

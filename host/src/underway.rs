@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_core::breaker::Weight;
+use sluice_core::settle::End;
 use sluice_core::stats::{InFlight, TargetStats};
+use tokio::sync::OwnedSemaphorePermit;
 
+use crate::charge::{Charge, Metered};
 use crate::fault::{FaultKind, Timer};
 use crate::lane::{Lane, Pass};
 
@@ -19,11 +22,40 @@ pub(crate) struct Underway {
     pass: Pass,
     first: Option<Duration>,
     told: bool,
+    charge: Option<Charge>,
 }
 
 impl Underway {
     pub(crate) fn new(request_id: String, inflight: InFlight<Arc<TargetStats>>, pass: Pass) -> Underway {
-        Underway { request_id, sent: std::time::Instant::now(), inflight, pass, first: None, told: false }
+        let sent = std::time::Instant::now();
+        Underway { request_id, sent, inflight, pass, first: None, told: false, charge: None }
+    }
+
+    /// Who pays for it.
+    pub(crate) fn is_paid_by(&mut self, charge: Option<Charge>) {
+        self.charge = charge;
+    }
+
+    /// Money is held for it.
+    pub(crate) fn holds_money(&self) -> bool {
+        self.charge.as_ref().is_some_and(Charge::holds)
+    }
+
+    /// Room for reading on although the client is gone; none where nothing depends on it.
+    pub(crate) fn drain_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.charge.as_ref().filter(|charge| charge.holds())?.drain_place()
+    }
+
+    /// From here on the vendor may work on it.
+    pub(crate) fn sent(&mut self) {
+        self.charge.iter_mut().for_each(Charge::sent);
+    }
+
+    /// What is known by now of what was used; false where that is more than was paid for.
+    pub(crate) fn uses(&mut self, metered: &Metered) -> bool {
+        let Some(charge) = &mut self.charge else { return true };
+        charge.learn(metered);
+        !charge.is_over()
     }
 
     pub(crate) fn lane(&self) -> &Arc<Lane> {
@@ -34,6 +66,7 @@ impl Underway {
     pub(crate) fn first_content(&mut self) {
         let took = self.sent.elapsed();
         if self.first.replace(took).is_none() {
+            self.charge.iter().for_each(Charge::first_content);
             self.pass.lane().measures.first_content(took);
             self.pass.begun();
         }
@@ -44,6 +77,7 @@ impl Underway {
         if !self.tell() {
             return;
         }
+        self.charge.iter_mut().for_each(|charge| charge.end(End::Whole, "good", true));
         let total = self.sent.elapsed();
         let first = self.first.unwrap_or(total);
         self.inflight.stats().succeeded(micros(first), micros(total));
@@ -63,6 +97,10 @@ impl Underway {
             return;
         }
         let (class, code) = (fault.class(), fault.code());
+        let content = self.first.is_some();
+        let end = if content { End::Broken } else { fault.end() };
+        // After content no other target is asked.
+        self.charge.iter_mut().for_each(|charge| charge.end(end, code, content));
         // Late by others' fault is no mark against it for policies either.
         if *fault != FaultKind::Timeout(Timer::Remainder) {
             self.inflight.stats().failed();
@@ -94,6 +132,7 @@ impl Underway {
 impl Drop for Underway {
     fn drop(&mut self) {
         if self.tell() {
+            self.charge.iter_mut().for_each(|charge| charge.end(End::Broken, "client_left", true));
             self.pass.lane().measures.left();
             tracing::debug!(request = self.request_id, "the client left");
         }

@@ -47,6 +47,13 @@ pub(crate) struct Client {
     fresh: legacy::Client<Connector, Full<Bytes>>,
 }
 
+/// Whether a request goes out again whose connection had been closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeats {
+    Stale,
+    Never,
+}
+
 impl Clients {
     /// # Errors
     ///
@@ -98,9 +105,10 @@ impl Client {
         request: impl Fn() -> Result<Request<Full<Bytes>>, FaultKind>,
         deadline: Instant,
         timer: Timer,
+        repeats: Repeats,
     ) -> Result<Response<Incoming>, FaultKind> {
         let mut client = &self.keeping;
-        let mut repeated = false;
+        let mut repeated = repeats == Repeats::Never;
         let response = loop {
             let (request, sent) = (request()?, Instant::now());
             match tokio::time::timeout_at(deadline, client.request(request)).await {

@@ -189,6 +189,13 @@ impl Gateway {
         (code, self.log())
     }
 
+    /// Ends it in order, and gives its folder.
+    pub fn ended_in_order(mut self) -> TempDir {
+        self.signal("INT");
+        assert_eq!(self.child.wait().expect("a child").code(), Some(0), "{}", self.log());
+        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a temporary folder"))
+    }
+
     /// Open files of its process, sockets among them.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()

@@ -235,12 +235,22 @@ const NOT_BUILT: &[Broken] = &[
         "limits = { requests_per_minute = 1 }\nsecrets =",
         &["sluice.toml:8", "upstreams.vendor.limits", "not built yet"],
     ),
-    broken("[[models]]", "[[budgets]]\nname = \"x\"\n[[models]]", &["budgets", "not built yet"]),
+    broken("[[models]]", "[[budgets]]\nname = \"x\"\n[[models]]", &["budgets[0].per", "is missing"]),
+    broken(
+        "[[models]]",
+        "[[budgets]]\nname = \"x\"\nper = \"day\"\ncap_usd = \"1\"\n[[models]]",
+        &["budgets[0].per = \"day\"", "\"run\", \"key\""],
+    ),
+    broken(
+        "[[models]]",
+        "[[budgets]]\nname = \"x\"\nper = \"all\"\ncap_usd = \"1\"\nwindow = \"day\"\nzone = \"Mars/Base\"\n[[models]]",
+        &["budgets[0].zone", "IANA"],
+    ),
     broken("[[models]]", "[[listen]]\naddress = \"x\"\n[[models]]", &["listen", "not built yet"]),
     broken(
         "\"0.05\"",
-        "\"0.05\", cached_input = \"0.01\"",
-        &["sluice.toml:15", "price.cached_input", "not built yet"],
+        "\"0.05\", cached_input = \"free\"",
+        &["sluice.toml:15", "price.cached_input", "dollar amount"],
     ),
 ];
 

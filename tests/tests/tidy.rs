@@ -29,11 +29,12 @@ const TOP_LEVEL: [&str; 11] = [
 /// Modules of the host at the edges of HTTP: who listens, who sends, who answers, who reads
 /// a request, who writes a secret into one, and who checks an address or a header's value that
 /// was configured.
-const HTTP_EDGES: [&str; 14] = [
+const HTTP_EDGES: [&str; 15] = [
     "host/src/admin.rs",
     "host/src/answer.rs",
     "host/src/attempts.rs",
     "host/src/call.rs",
+    "host/src/caller.rs",
     "host/src/fault.rs",
     "host/src/frames.rs",
     "host/src/gateway.rs",

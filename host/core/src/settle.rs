@@ -18,9 +18,10 @@ pub enum End {
 }
 
 /// What a charge goes by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Basis {
-    /// Nothing was served.
+    /// Nothing was served, or nothing is known of it.
+    #[default]
     Nothing,
     /// The vendor's usage.
     Usage,
@@ -43,28 +44,23 @@ pub struct Charge {
 
 /// Decides. `usage`: the vendor's; `floor`: tokens of output that the host has seen, at least.
 pub fn settle(price: &Price, held: NanoUsd, end: End, usage: Option<&Usage>, floor: u64) -> Charge {
-    let all = Charge { amount: held, basis: Basis::Hold, disputed: false };
-    let Some(usage) = usage else {
-        return match end {
-            End::Unserved => Charge { amount: NanoUsd::ZERO, basis: Basis::Nothing, disputed: false },
-            End::Whole | End::Broken => all,
-        };
-    };
-    if end == End::Broken {
-        // A running total is less than the truth; an overrun is not.
-        let so_far = price.cost(usage).unwrap_or(held);
-        return Charge { amount: so_far.max(held), ..all };
+    if end == End::Unserved && usage.is_none() {
+        return Charge { amount: NanoUsd::ZERO, basis: Basis::Nothing, disputed: false };
     }
-    let missing = floor.saturating_sub(usage.output_tokens());
-    let counted = Usage { output: usage.output.saturating_add(missing), ..*usage };
-    let disputed = missing > 0;
-    match price.cost(&counted) {
-        Ok(amount) => {
-            let basis = if disputed { Basis::Floor } else { Basis::Usage };
-            Charge { amount, basis, disputed }
+    let said = usage.copied().unwrap_or_default();
+    let missing = floor.saturating_sub(said.output_tokens());
+    let counted = Usage { output: said.output.saturating_add(missing), ..said };
+    // What cannot be priced costs what was held at least.
+    let cost = price.cost(&counted);
+    let known = usage.is_some() && end != End::Broken;
+    match cost {
+        Ok(amount) if known => {
+            let disputed = missing > 0;
+            Charge { amount, basis: if disputed { Basis::Floor } else { Basis::Usage }, disputed }
         }
-        // What cannot be priced costs what was held at least.
-        Err(_) => Charge { disputed, ..all },
+        // A running total is less than the truth; an overrun is not.
+        Ok(so_far) => Charge { amount: so_far.max(held), basis: Basis::Hold, disputed: false },
+        Err(_) => Charge { amount: held, basis: Basis::Hold, disputed: false },
     }
 }
 
@@ -114,6 +110,7 @@ mod tests {
             (End::Broken, None, 7, (1000, Basis::Hold, false)),
             (End::Broken, Some(usage(10, 20)), 20, (1000, Basis::Hold, false)),
             (End::Broken, Some(usage(10, 2000)), 20, (4010, Basis::Hold, false)),
+            (End::Broken, None, 600, (1200, Basis::Hold, false)),
         ];
         for (end, usage, floor, wanted) in table {
             assert_eq!(settle(end, usage, floor), wanted, "{end:?} {usage:?} {floor}");

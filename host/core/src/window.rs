@@ -30,6 +30,13 @@ pub enum Window {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone(TimeZone);
 
+impl Default for Zone {
+    /// UTC.
+    fn default() -> Zone {
+        Zone(TimeZone::UTC)
+    }
+}
+
 /// One window in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {

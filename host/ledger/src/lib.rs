@@ -2,6 +2,7 @@
 //!
 //! - [`budget`]: what a budget caps, and the accounts that it has
 //! - [`spending`]: holds and settlements, in memory, within what is leased
+//! - [`hold`]: money for one attempt, and its one end
 //! - [`journal`]: what is held and what became of it, written before anything is sent
 //! - [`store`]: the database: accounts, calls, keys
 //! - [`recovery`]: what a process that died had open is in doubt
@@ -11,6 +12,7 @@
 #![warn(missing_docs)]
 
 pub mod budget;
+pub mod hold;
 pub mod journal;
 pub mod recovery;
 pub mod rows;

@@ -24,6 +24,9 @@ const CLEAN: &str = "clean";
 /// The number of the next hold.
 const NEXT_HOLD: &str = "next_hold";
 
+/// The time of budgets that was reached.
+const CLOCK: &str = "clock";
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -37,6 +40,8 @@ pub struct Found {
     pub power_lost: bool,
     /// The number of the next hold.
     pub next_hold: u64,
+    /// The time of budgets that was reached, in seconds since the Unix epoch; none at the first start.
+    pub clock_s: Option<i64>,
 }
 
 /// Why there is no start.
@@ -105,6 +110,7 @@ pub fn recover(
     for held in unapplied.open.values() {
         add_doubt(&batch, held, now_ms)?;
     }
+    let clock_s = batch.meta(CLOCK)?.and_then(|text| text.parse().ok());
     let segment = numbers.last().copied().unwrap_or(0).max(applied.segment) + 1;
     let stored: u64 = batch.meta(NEXT_HOLD)?.and_then(|text| text.parse().ok()).unwrap_or(1);
     let next_hold = stored.max(unapplied.last + 1);
@@ -115,6 +121,7 @@ pub fn recover(
     batch.commit()?;
     Journal::forget_before(folder, segment);
     let found = Found {
+        clock_s,
         settled: unapplied.settled,
         in_doubt: unapplied.open.len(),
         amount: most,
@@ -132,6 +139,15 @@ pub fn recover(
 pub(crate) fn set_position(batch: &Batch<'_>, position: Position, next_hold: u64) -> Result<(), StoreError> {
     batch.set_meta(APPLIED, &format!("{} {}", position.segment, position.offset))?;
     batch.set_meta(NEXT_HOLD, &next_hold.to_string())
+}
+
+/// Budgets have got to this time.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub(crate) fn set_clock(batch: &Batch<'_>, seconds: i64) -> Result<(), StoreError> {
+    batch.set_meta(CLOCK, &seconds.to_string())
 }
 
 /// The process ends in order.

@@ -5,18 +5,19 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use sluice_core::books::{AccountId, Books, Overrun, Rest, Short};
+use sluice_core::books::{AccountId, Books, Rest, Short};
 use sluice_core::money::NanoUsd;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::budget::{AccountKey, Drawn};
+use crate::hold::{Attempt, Hold};
 use crate::journal::{Accounts, Held, HoldId, Journal, Record};
 use crate::recovery::{Found, RecoveryError, recover};
 use crate::rows::Row;
@@ -34,7 +35,8 @@ pub struct Spending {
     pub(crate) inner: Mutex<Inner>,
     messages: SyncSender<Message>,
     pub(crate) node: String,
-    totals: Totals,
+    pub(crate) totals: Totals,
+    clock_s: AtomicI64,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -59,32 +61,9 @@ pub(crate) struct Queue {
 
 /// Sums since the start.
 #[derive(Debug, Default)]
-struct Totals {
-    settled: AtomicU64,
-    overrun: AtomicU64,
-}
-
-/// Money that is held for one attempt. It ends once: settled, or given back where nothing was sent.
-/// Dropped after it was sent, it costs all that is held: nobody knows better.
-#[must_use = "dropped, it ends"]
-pub struct Hold {
-    spending: Arc<Spending>,
-    id: HoldId,
-    accounts: Accounts,
-    amount: NanoUsd,
-    sent: bool,
-    ended: bool,
-}
-
-/// An attempt that money is held for.
-#[derive(Clone, Debug, Default)]
-pub struct Attempt {
-    /// The request's id.
-    pub request: String,
-    /// The upstream and its model.
-    pub name: String,
-    /// Milliseconds since the Unix epoch.
-    pub at_ms: u64,
+pub(crate) struct Totals {
+    pub(crate) settled: AtomicU64,
+    pub(crate) overrun: AtomicU64,
 }
 
 /// Why nothing is held.
@@ -155,6 +134,7 @@ impl Spending {
             messages,
             node,
             totals: Totals::default(),
+            clock_s: AtomicI64::new(found.clock_s.unwrap_or(0)),
             writer: Mutex::new(None),
         });
         let journal_folder = folder.join("journal");
@@ -247,13 +227,30 @@ impl Spending {
         answered.await.unwrap_or(Err("stopped")).map_err(NotHeld::Store)
     }
 
-    /// A call for which nothing was held has ended.
+    /// A call has ended whose row no settlement took along.
     pub fn passed(&self, row: Row) {
         let mut inner = self.lock();
-        // Rows are not money: where the store is behind, they are the first to go.
-        if inner.queue.rows.len() < QUEUE_MAX {
-            inner.queue.rows.push(row);
+        let record = Record::Passed(Box::new(row));
+        let Record::Passed(row) = &record else { return };
+        if row.cost > 0
+            && let Err(error) = inner.journal.append(&record)
+        {
+            inner.trouble = Some(why(&error));
         }
+        // Rows are not money: where the store is behind, they are the first to go.
+        if let (Record::Passed(row), true) = (record, inner.queue.rows.len() < QUEUE_MAX) {
+            inner.queue.rows.push(*row);
+        }
+    }
+
+    /// Budgets have got to this time, in seconds since the Unix epoch: a window that has begun is
+    /// never left for the one before.
+    pub fn keep_clock(&self, seconds: i64) {
+        self.clock_s.store(seconds, Ordering::Relaxed);
+    }
+
+    pub(crate) fn clock_s(&self) -> i64 {
+        self.clock_s.load(Ordering::Relaxed)
     }
 
     /// What is left of an account; none before something was held on it.
@@ -371,54 +368,8 @@ impl Inner {
     }
 }
 
-impl Hold {
-    /// What is held on each account.
-    pub fn amount(&self) -> NanoUsd {
-        self.amount
-    }
-
-    /// From here on the vendor may work on it, and charge for it.
-    pub fn sent(&mut self) {
-        self.sent = true;
-    }
-
-    /// The attempt is over; it cost so much. With the call's row, if this was its last attempt.
-    /// Gives the accounts on which that was more than was held.
-    pub fn settle(mut self, charge: NanoUsd, row: Option<Row>) -> Vec<Overrun> {
-        self.end(charge, row)
-    }
-
-    fn end(&mut self, charge: NanoUsd, row: Option<Row>) -> Vec<Overrun> {
-        if std::mem::replace(&mut self.ended, true) {
-            return Vec::new();
-        }
-        let totals = &self.spending.totals;
-        totals.settled.fetch_add(charge.nanos(), Ordering::Relaxed);
-        totals.overrun.fetch_add(charge.saturating_sub(self.amount).nanos(), Ordering::Relaxed);
-        let mut inner = self.spending.lock();
-        let overruns = inner.books.settle(&self.accounts, self.amount, charge);
-        inner.open.remove(&self.id);
-        let record = Record::Settled { id: self.id, charge: charge.nanos(), row: row.map(Box::new) };
-        if let Err(error) = inner.journal.append(&record) {
-            // It stays in the queue; should the process die before the store has it, it is in doubt.
-            inner.trouble = Some(why(&error));
-        }
-        inner.queue.charges.push((self.accounts.clone(), charge));
-        if let Record::Settled { row: Some(row), .. } = record {
-            inner.queue.rows.push(*row);
-        }
-        overruns
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.end(if self.sent { self.amount } else { NanoUsd::ZERO }, None);
-    }
-}
-
 /// One word for what the journal says.
-fn why(error: &io::Error) -> &'static str {
+pub(crate) fn why(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "full",
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => "read_only",

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::budget::{AccountKey, Drawn};
 use crate::journal::{Journal, Position, SEGMENT_BYTES};
-use crate::recovery::{set_clean, set_position};
+use crate::recovery::{set_clean, set_clock, set_position};
 use crate::spending::{Queue, Spending};
 use crate::store::{Store, StoreError};
 
@@ -164,6 +164,7 @@ impl Writer {
             }
         }
         set_position(&batch, position, next_hold)?;
+        set_clock(&batch, spending.clock_s())?;
         if work.close {
             set_clean(&batch)?;
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sluice_core::fault::FaultClass;
+use sluice_core::price::Usage;
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
@@ -45,6 +46,8 @@ pub struct Mapped {
     /// For the client, in the wire of its surface.
     pub wire: Vec<u8>,
     pub phase: Phase,
+    /// What the vendor says was used.
+    pub usage: Option<Usage>,
     /// The vendor failed inside its answer.
     pub fault: Option<Verdict>,
 }
@@ -221,7 +224,16 @@ impl From<wire::Mapped> for Mapped {
             wire::Phase::Content => Phase::Content,
             wire::Phase::Done => Phase::Done,
         };
-        Self { wire: mapped.wire, phase, fault: mapped.fault.map(Verdict::from) }
+        let usage = mapped.usage.map(|usage| Usage {
+            input: usage.input,
+            cached_input: usage.cached_input,
+            cache_write: usage.cache_write,
+            output: usage.output,
+            reasoning: usage.reasoning,
+            calls: usage.calls.into(),
+            millis: usage.millis,
+        });
+        Self { wire: mapped.wire, phase, usage, fault: mapped.fault.map(Verdict::from) }
     }
 }
 

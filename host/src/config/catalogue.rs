@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use sluice_core::bound::Bounds;
 use sluice_core::pattern::Pattern;
 use url::Url;
 
@@ -49,7 +50,15 @@ pub(super) fn without_file(environment: &Environment) -> Result<Config, ConfigEr
         upstreams.push(vendor_upstream(name, vendor, key));
     }
     let (server, plugins) = (Server::default(), PluginFolder::default());
-    Ok(Config { file: None, server, plugins, upstreams, models, secret_files: Vec::new() })
+    Ok(Config {
+        file: None,
+        server,
+        plugins,
+        upstreams,
+        models,
+        budgets: Arc::new([]),
+        secret_files: Vec::new(),
+    })
 }
 
 fn vendors() -> Result<BTreeMap<String, Vendor>, ConfigError> {
@@ -95,6 +104,7 @@ fn model(name: &str, upstreams: &[&str], target_model: TargetModel) -> Model {
         priority: 1,
         weight: 1,
         price: None,
+        bounds: Bounds::default(),
     };
     Model {
         name: Pattern::new(name),

@@ -4,17 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use sluice_core::money::NanoUsd;
 use sluice_core::pattern::Pattern;
-use sluice_core::price::{PerMillion, Price};
 use toml::de::DeTable;
 
 use super::reader::{Document, Found, Table};
-use super::timers;
 use super::{
     Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
     TargetModel, Upstream, VendorTimers,
 };
+use super::{budgets, price, timers};
 
 /// Policy of a model that names none.
 pub(super) const DEFAULT_POLICY: &str = "priority";
@@ -32,24 +30,24 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         Ok(entries) => entries,
         Err(error) => return Err(ConfigError::Problems(vec![document.syntax(&error)])),
     };
-    let (server, plugins, upstreams, models) = {
+    let (server, plugins, upstreams, models, budgets) = {
         let root = document.root(entries.get_ref());
         let server = root.table("server").map_or_else(Server::default, server);
         let plugins = root.table("plugins").map_or_else(PluginFolder::default, plugins);
         let upstreams = root.table("upstreams").map_or_else(Vec::new, |table| upstreams(&table, environment));
         let models = models(&root);
+        let budgets = budgets::budgets(&root).into();
         check_names(&root, &upstreams, &models);
-        root.not_built("budgets", "spending caps");
         root.not_built("listen", "further listeners");
         root.not_built("keys", "client keys");
         root.finish();
-        (server, plugins, upstreams, models)
+        (server, plugins, upstreams, models, budgets)
     };
     let (problems, secret_files) = document.into_findings();
     if !problems.is_empty() {
         return Err(ConfigError::Problems(problems));
     }
-    Ok(Config { file: Some(file.into()), server, plugins, upstreams, models, secret_files })
+    Ok(Config { file: Some(file.into()), server, plugins, upstreams, models, budgets, secret_files })
 }
 
 fn server(table: Table<'_>) -> Server {
@@ -225,9 +223,10 @@ fn target(table: &Table<'_>, name: Option<&Pattern>) -> Option<Target> {
     let small = |key| table.get(key).and_then(|found| found.integer(0..=u64::from(u16::MAX)));
     let small = |key| small(key).and_then(|number| u16::try_from(number).ok()).unwrap_or(1);
     let (priority, weight) = (small("priority"), small("weight"));
-    let price = table.table("price").and_then(|table| price(&table));
+    let price = table.table("price").and_then(|table| price::price(&table));
+    let bounds = price::bounds(table);
     table.finish();
-    Some(Target { upstream: upstream?, model: model?, priority, weight, price })
+    Some(Target { upstream: upstream?, model: model?, priority, weight, price, bounds })
 }
 
 fn target_model(found: &Found<'_>, text: &str, name: Option<&Pattern>) -> Option<TargetModel> {
@@ -240,22 +239,6 @@ fn target_model(found: &Found<'_>, text: &str, name: Option<&Pattern>) -> Option
             .refuse("stands for what the * of the model's name stood for: wanted a name with exactly one *"),
         text => Some(TargetModel::Named(text.into())),
     }
-}
-
-fn price(table: &Table<'_>) -> Option<Price> {
-    let per_million = |key| {
-        let found = table.require(key, "dollars per million tokens, in quotes, such as \"0.05\"")?;
-        match found.text()?.parse::<NanoUsd>() {
-            Ok(amount) => Some(PerMillion(amount)),
-            Err(error) => found.refuse(error.to_string()),
-        }
-    };
-    let (input, output) = (per_million("input"), per_million("output"));
-    for class in ["cached_input", "cache_write", "reasoning", "call", "request", "second"] {
-        table.not_built(class, "pricing this class");
-    }
-    table.finish();
-    Some(Price::flat(input?, output?))
 }
 
 /// A plugin's own configuration; an empty object where nothing is said.

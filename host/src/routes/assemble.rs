@@ -152,6 +152,7 @@ impl<'a> Assembly<'a> {
                 priority: target.priority,
                 weight: target.weight,
                 price: target.price.clone(),
+                bounds: target.bounds,
                 stats: stats(target),
             }))
         };

@@ -97,8 +97,14 @@ impl Pointer {
 
     /// The pointer to a member of the outermost object. As long as `key` is: the bounds are for
     /// what comes from outside.
-    pub(super) fn to_member(key: &str) -> Pointer {
-        Pointer(format!("/{}", key.replace('~', "~0").replace('/', "~1")).into())
+    pub fn to_member(key: &str) -> Pointer {
+        Pointer("".into()).child(key)
+    }
+
+    /// The pointer to a member of what this one points to; with the bounds it is as above.
+    #[must_use]
+    pub fn child(&self, key: &str) -> Pointer {
+        Pointer(format!("{}/{}", self.0, key.replace('~', "~0").replace('/', "~1")).into())
     }
 }
 

@@ -1,0 +1,80 @@
+//! Money that is held for one attempt, and its one end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sluice_core::books::Overrun;
+use sluice_core::money::NanoUsd;
+
+use crate::journal::{Accounts, HoldId, Record};
+use crate::rows::Row;
+use crate::spending::{Spending, why};
+
+/// Money that is held for one attempt. It ends once: settled, or given back where nothing was sent.
+/// Dropped after it was sent, it costs all that is held: nobody knows better.
+#[must_use = "dropped, it ends"]
+pub struct Hold {
+    pub(crate) spending: Arc<Spending>,
+    pub(crate) id: HoldId,
+    pub(crate) accounts: Accounts,
+    pub(crate) amount: NanoUsd,
+    pub(crate) sent: bool,
+    pub(crate) ended: bool,
+}
+
+/// An attempt that money is held for.
+#[derive(Clone, Debug, Default)]
+pub struct Attempt {
+    /// The request's id.
+    pub request: String,
+    /// The upstream and its model.
+    pub name: String,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+impl Hold {
+    /// What is held on each account.
+    pub fn amount(&self) -> NanoUsd {
+        self.amount
+    }
+
+    /// From here on the vendor may work on it, and charge for it.
+    pub fn sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// The attempt is over; it cost so much. With the call's row, if this was its last attempt.
+    /// Gives the accounts on which that was more than was held.
+    pub fn settle(mut self, charge: NanoUsd, row: Option<Row>) -> Vec<Overrun> {
+        self.end(charge, row)
+    }
+
+    fn end(&mut self, charge: NanoUsd, row: Option<Row>) -> Vec<Overrun> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Vec::new();
+        }
+        let totals = &self.spending.totals;
+        totals.settled.fetch_add(charge.nanos(), Ordering::Relaxed);
+        totals.overrun.fetch_add(charge.saturating_sub(self.amount).nanos(), Ordering::Relaxed);
+        let mut inner = self.spending.lock();
+        let overruns = inner.books.settle(&self.accounts, self.amount, charge);
+        inner.open.remove(&self.id);
+        let record = Record::Settled { id: self.id, charge: charge.nanos(), row: row.map(Box::new) };
+        if let Err(error) = inner.journal.append(&record) {
+            // It stays in the queue; should the process die before the store has it, it is in doubt.
+            inner.trouble = Some(why(&error));
+        }
+        inner.queue.charges.push((self.accounts.clone(), charge));
+        if let Record::Settled { row: Some(row), .. } = record {
+            inner.queue.rows.push(*row);
+        }
+        overruns
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end(if self.sent { self.amount } else { NanoUsd::ZERO }, None);
+    }
+}

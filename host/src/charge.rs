@@ -1,0 +1,207 @@
+//! What a call comes to, over its attempts: each attempt is settled once, each call has one row.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use sluice_core::meter::Meter;
+use sluice_core::price::{Price, Usage};
+use sluice_core::settle::{self, Basis, End};
+use sluice_ledger::hold::Hold;
+use sluice_ledger::rows::Row;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::caller::Caller;
+use crate::money::{Money, unix_ms};
+use crate::routes::Target;
+
+/// Bytes of the list of upstreams that were asked.
+const TRIED_BYTES_MAX: usize = 512;
+
+/// A call's row in the making; written when the last who works on the call lets it go.
+pub(crate) struct Tally {
+    money: Arc<Money>,
+    started: Instant,
+    row: Mutex<Option<Row>>,
+}
+
+/// One attempt's money. Dropped before it ends, it costs what was held, if anything was sent.
+pub(crate) struct Charge {
+    tally: Arc<Tally>,
+    upstream: String,
+    price: Option<Price>,
+    hold: Option<Hold>,
+    /// Tokens of output that the hold pays for.
+    paid_output: Option<u64>,
+    sent: bool,
+    known: Metered,
+}
+
+/// What an answer has used by now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Metered {
+    /// By the vendor's or the adapter's words.
+    pub(crate) usage: Option<Usage>,
+    /// Tokens of output that were delivered, at least.
+    pub(crate) delivered: u64,
+}
+
+impl Metered {
+    /// `mapped`: what the adapter says, where there is one that does.
+    pub(crate) fn of(meter: &Meter, mapped: Option<Usage>) -> Metered {
+        Metered { usage: mapped.or_else(|| meter.usage()), delivered: meter.floor_tokens() }
+    }
+}
+
+impl Tally {
+    pub(crate) fn new(money: &Arc<Money>, request: &str, caller: &Caller, model: &str) -> Tally {
+        let row = Row {
+            at_ms: unix_ms(),
+            request: request.into(),
+            key: (*caller.key).into(),
+            team: (*caller.team).into(),
+            run: caller.run.as_deref().unwrap_or_default().into(),
+            model: model.into(),
+            ..Row::default()
+        };
+        Tally { money: Arc::clone(money), started: Instant::now(), row: Mutex::new(Some(row)) }
+    }
+
+    fn row(&self) -> MutexGuard<'_, Option<Row>> {
+        self.row.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tries(&self, upstream: &str, target_model: &str) {
+        if let Some(row) = &mut *self.row() {
+            row.upstream = upstream.into();
+            row.target_model = target_model.into();
+            if row.tried.len() + upstream.len() < TRIED_BYTES_MAX {
+                row.tried.push_str(if row.tried.is_empty() { "" } else { " " });
+                row.tried.push_str(upstream);
+            }
+        }
+    }
+
+    fn elapsed_ms(&self) -> u32 {
+        u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn first_content(&self) {
+        let elapsed = self.elapsed_ms();
+        if let Some(row) = &mut *self.row() {
+            row.first_ms = elapsed;
+        }
+    }
+}
+
+impl Drop for Tally {
+    /// Hands the row over, where no settlement took it along.
+    fn drop(&mut self) {
+        let total_ms = self.elapsed_ms();
+        if let Some(mut row) = self.row().take().filter(|row| !row.tried.is_empty()) {
+            row.total_ms = total_ms;
+            self.money.spending.passed(row);
+        }
+    }
+}
+
+impl Charge {
+    /// `hold` with the tokens of output that it pays for.
+    pub(crate) fn new(
+        tally: &Arc<Tally>,
+        target: &Target,
+        target_model: &str,
+        hold: Option<(Hold, u64)>,
+    ) -> Charge {
+        tally.tries(&target.upstream.name, target_model);
+        let (hold, paid_output) = hold.unzip();
+        Charge {
+            tally: Arc::clone(tally),
+            upstream: target.upstream.name.clone(),
+            price: target.price.clone(),
+            hold,
+            paid_output,
+            sent: false,
+            known: Metered::default(),
+        }
+    }
+
+    /// Money depends on what the answer says.
+    pub(crate) fn holds(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    pub(crate) fn drain_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.tally.money.drains.place()
+    }
+
+    /// From here on the vendor may work on it.
+    pub(crate) fn sent(&mut self) {
+        self.sent = true;
+        if let Some(hold) = &mut self.hold {
+            hold.sent();
+        }
+    }
+
+    pub(crate) fn first_content(&self) {
+        self.tally.first_content();
+    }
+
+    /// What is known of the answer by now.
+    pub(crate) fn learn(&mut self, metered: &Metered) {
+        self.known = *metered;
+    }
+
+    /// More has been delivered than was paid for.
+    pub(crate) fn is_over(&self) -> bool {
+        self.paid_output.is_some_and(|paid| self.known.delivered > paid)
+    }
+
+    /// The attempt has ended: in one word, and whether it was the call's last.
+    pub(crate) fn end(&mut self, end: End, outcome: &'static str, last: bool) {
+        let end = if self.sent { end } else { End::Unserved };
+        let Metered { usage: said, delivered } = self.known;
+        let usage = said.unwrap_or_default();
+        let (amount, basis) = match (&self.hold, &self.price) {
+            (Some(hold), Some(price)) => {
+                let charge = settle::settle(price, hold.amount(), end, said.as_ref(), delivered);
+                if charge.disputed {
+                    tracing::warn!(
+                        upstream = self.upstream,
+                        delivered,
+                        reported = usage.output_tokens(),
+                        "the usage that was reported is less than what was delivered"
+                    );
+                }
+                (charge.amount, charge.basis)
+            }
+            (None, Some(price)) => match said.map(|usage| price.cost(&usage)) {
+                Some(Ok(cost)) => (cost, Basis::Usage),
+                Some(Err(_)) | None => Default::default(),
+            },
+            (Some(hold), None) => (hold.amount(), Basis::Hold),
+            (None, None) => Default::default(),
+        };
+        let mut row = self.tally.row();
+        if let Some(row) = &mut *row {
+            row.input += usage.input;
+            row.cached_input += usage.cached_input;
+            row.cache_write += usage.cache_write;
+            row.output += usage.output;
+            row.reasoning += usage.reasoning;
+            row.calls += usage.calls;
+            row.cost = row.cost.saturating_add(amount.nanos());
+            row.outcome = outcome.into();
+            row.basis = basis.name().into();
+            row.total_ms = self.tally.elapsed_ms();
+        }
+        let row = if last { row.take() } else { None };
+        match self.hold.take() {
+            Some(hold) => {
+                for overrun in hold.settle(amount, row) {
+                    tracing::warn!(upstream = self.upstream, beyond = %overrun.beyond, "an attempt cost more than was held for it");
+                }
+            }
+            None => row.into_iter().for_each(|row| self.tally.money.spending.passed(row)),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Budgets: what they cap, for whom, in which window.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sluice_core::books::Mode;
+use sluice_core::money::NanoUsd;
+use sluice_core::window::{Window, Zone};
+use sluice_ledger::budget;
+
+use super::reader::{Found, Table};
+
+/// Budgets at most: each is looked at on each attempt.
+const BUDGETS_MAX: usize = 16;
+
+/// Characters of a budget's name at most.
+const NAME_CHARS_MAX: usize = 64;
+
+/// One `[[budgets]]` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Budget {
+    pub(crate) rule: Arc<budget::Budget>,
+    pub(crate) per: Per,
+    pub(crate) window: Window,
+    pub(crate) unpriced: Unpriced,
+    pub(crate) missing_run: MissingRun,
+}
+
+/// Whose account it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Per {
+    Run,
+    Key,
+    Team,
+    Model,
+    Upstream,
+    /// One account for everybody.
+    All,
+}
+
+/// What becomes of a call whose cost nobody can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unpriced {
+    /// It is refused.
+    Deny,
+    /// This budget does not see it.
+    Allow,
+}
+
+/// What becomes of a call that names no run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MissingRun {
+    Refuse,
+    /// It draws on an account of its key's own.
+    Key,
+}
+
+pub(super) fn budgets(root: &Table<'_>) -> Vec<Budget> {
+    let Some(found) = root.get("budgets") else { return Vec::new() };
+    let tables = found.tables();
+    if tables.len() > BUDGETS_MAX {
+        found.refuse::<()>(format!("wanted {BUDGETS_MAX} budgets at most"));
+    }
+    let mut seen = BTreeSet::new();
+    let mut budgets = Vec::new();
+    for table in &tables {
+        let place = table.place();
+        let Some(budget) = budget(table) else { continue };
+        if !seen.insert(Arc::clone(&budget.rule.name)) {
+            root.report(place.problem(format!("a budget named {:?} is there already", budget.rule.name)));
+        }
+        budgets.push(budget);
+    }
+    budgets
+}
+
+fn budget(table: &Table<'_>) -> Option<Budget> {
+    let name = table.require("name", "a name of your own").and_then(|found| match found.text()? {
+        text if text.trim().is_empty() || text.chars().count() > NAME_CHARS_MAX => {
+            found.refuse(format!("wanted 1 to {NAME_CHARS_MAX} characters"))
+        }
+        text => Some(Arc::from(text)),
+    });
+    let per = table.require("per", "\"run\", \"key\", \"team\", \"model\", \"upstream\" or \"all\"");
+    let per = per.and_then(|found| {
+        let words = [
+            ("run", Per::Run),
+            ("key", Per::Key),
+            ("team", Per::Team),
+            ("model", Per::Model),
+            ("upstream", Per::Upstream),
+            ("all", Per::All),
+        ];
+        word(&found, &words)
+    });
+    let cap = table.require("cap_usd", "dollars in quotes, such as \"2.00\"");
+    let cap = cap.and_then(|found| match found.text()?.parse::<NanoUsd>() {
+        Ok(cap) => Some(cap),
+        Err(error) => found.refuse(error.to_string()),
+    });
+    let window = window(table);
+    let mode = or_first(table, "mode", &[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)]);
+    let unpriced = or_first(table, "unpriced", &[("deny", Unpriced::Deny), ("allow", Unpriced::Allow)]);
+    let missing_run =
+        or_first(table, "missing_run", &[("key", MissingRun::Key), ("refuse", MissingRun::Refuse)]);
+    table.finish();
+    let rule = Arc::new(budget::Budget { name: name?, cap: cap?, mode: mode? });
+    Some(Budget { rule, per: per?, window: window?, unpriced: unpriced?, missing_run: missing_run? })
+}
+
+fn window(table: &Table<'_>) -> Option<Window> {
+    let zone = match table.get("zone") {
+        None => Zone::default(),
+        Some(found) => match found.text()?.parse::<Zone>() {
+            Ok(zone) => zone,
+            Err(error) => return found.refuse(error.to_string()),
+        },
+    };
+    or_first(
+        table,
+        "window",
+        &[("total", Window::Total), ("day", Window::Day(zone.clone())), ("month", Window::Month(zone))],
+    )
+}
+
+/// One of a few words; the first where nothing is said.
+fn or_first<T: Clone>(table: &Table<'_>, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+    match table.get(key) {
+        None => words.first().map(|(_, value)| value.clone()),
+        Some(found) => word(&found, words),
+    }
+}
+
+fn word<T: Clone>(found: &Found<'_>, words: &[(&str, T)]) -> Option<T> {
+    let text = found.text()?;
+    match words.iter().find(|(word, _)| *word == text) {
+        Some((_, value)) => Some(value.clone()),
+        None => {
+            let known: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            found.refuse(format!("wanted one of {}", known.join(", ")))
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Money for an attempt before it is sent: the worst case of its bytes is held, and the limit that
+//! was paid for is written into them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sluice_core::bound::Ask;
+use sluice_core::json::{self, Edit, Index, Pointer, Raw};
+use sluice_core::plan::{BodyPlan, CallPlan, ResponsePlan};
+use sluice_ledger::budget::Drawn;
+use sluice_ledger::hold::Attempt;
+use sluice_ledger::spending::NotHeld;
+
+use crate::call::Call;
+use crate::caller::Caller;
+use crate::charge::{Charge, Tally};
+use crate::config::Budget;
+use crate::money::{Money, unix_ms};
+use crate::refusal::{BudgetRefusal, Refusal};
+use crate::routes::{Model, Target};
+
+/// Where clients of OpenAI's wire say how long an answer may be. The vendor may go by any of them.
+const LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+
+/// Where they say whether they want the usage of a stream.
+const STREAM_OPTIONS: &str = "stream_options";
+const INCLUDE_USAGE: &str = "include_usage";
+
+/// A call's money.
+pub(crate) struct Purse {
+    pub(crate) money: Arc<Money>,
+    pub(crate) budgets: Arc<[Budget]>,
+    pub(crate) caller: Caller,
+    pub(crate) tally: Arc<Tally>,
+}
+
+/// What may be sent, and who pays.
+pub(crate) struct Funded {
+    pub(crate) body: Bytes,
+    pub(crate) charge: Option<Charge>,
+    /// The host has asked for the usage: the client is not to see it.
+    pub(crate) hides_usage: bool,
+}
+
+impl Purse {
+    /// Holds what the attempt can cost at most.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] that names the account, or what has no bound.
+    pub(crate) async fn fund(
+        &self,
+        model: &Model,
+        target: &Target,
+        target_model: &str,
+        call: &Call,
+        plan: &CallPlan,
+        body: Bytes,
+    ) -> Result<Funded, Refusal> {
+        let draws =
+            self.money.draws(&self.budgets, &self.caller, model.name.as_str(), &target.upstream.name)?;
+        let charge = |hold| Some(Charge::new(&self.tally, target, target_model, hold));
+        let Some(price) = &target.price else {
+            if draws.wants_price {
+                return Err(Refusal::Unpriced { model: model.name.as_str().into() });
+            }
+            return Ok(Funded { body, charge: charge(None), hides_usage: false });
+        };
+        if draws.accounts.is_empty() {
+            return Ok(Funded { body, charge: charge(None), hides_usage: false });
+        }
+        let Outbound { body, ask, index, hides_usage } = Outbound::read(call, plan, target, body)?;
+        let (left, sharers) = self.money.tightest(&draws.accounts);
+        let funding = ask.fund(price, left, sharers).map_err(Refusal::Unbounded)?;
+        let edits = edits(plan, &body, &index, &funding, hides_usage);
+        let body = match edits.is_empty() {
+            true => body,
+            false => json::splice(&body, &index, &edits).map_err(Refusal::Unfit)?.into(),
+        };
+        let attempt = Attempt {
+            request: call.request_id.clone(),
+            name: format!("{}/{target_model}", target.upstream.name),
+            at_ms: unix_ms(),
+        };
+        let held = self.money.spending.hold(&draws.accounts, funding.amount, attempt).await;
+        let hold = held.map_err(|why| self.refusal(why))?;
+        let output = funding.limit.saturating_mul(ask.choices);
+        Ok(Funded { body, charge: charge(Some((hold, output))), hides_usage })
+    }
+
+    fn refusal(&self, why: NotHeld) -> Refusal {
+        let (refused, exhausted) = match why {
+            NotHeld::Store(reason) => return Refusal::Ledger { reason },
+            NotHeld::Held(refused) => (refused, false),
+            NotHeld::Exhausted(refused) => (refused, true),
+        };
+        let Drawn { budget, key, resets_s } = refused.account;
+        Refusal::Budget(Box::new(BudgetRefusal {
+            exhausted,
+            budget: budget.name.to_string(),
+            scope: key.scope.to_string(),
+            left: refused.rest.left,
+            held: refused.rest.held,
+            wanted: refused.amount,
+            resets_in_s: resets_s.map(|resets_s| self.money.until(resets_s)),
+        }))
+    }
+}
+
+/// What an adapter has made of a request, read for its cost.
+struct Outbound {
+    body: Bytes,
+    ask: Ask,
+    index: Index,
+    hides_usage: bool,
+}
+
+impl Outbound {
+    fn read(call: &Call, plan: &CallPlan, target: &Target, body: Bytes) -> Result<Outbound, Refusal> {
+        let index = Index::scan(&body).map_err(Refusal::NotJson)?;
+        let number = |pointer: &Pointer| {
+            let raw = json::get(&body, &index, pointer).map_err(Refusal::Duplicate)?;
+            Ok(raw.and_then(json::as_u64))
+        };
+        let mut limit = match &plan.limit_at {
+            Some(at) => number(at)?,
+            None => None,
+        };
+        for other in others(plan) {
+            limit = limit.into_iter().chain(number(&other)?).min();
+        }
+        let choices = call.choices.into();
+        let ask = Ask::read(&body, &target.bounds, limit, plan.limit_at.is_some(), choices)
+            .map_err(Refusal::Unbounded)?;
+        let hides_usage = call.shape.streaming
+            && plan.response == ResponsePlan::SameWire
+            && takes_stream_options(plan)
+            && json::get(&body, &index, &include_usage()).map_err(Refusal::Duplicate)? != Some(b"true");
+        Ok(Outbound { body, ask, index, hides_usage })
+    }
+}
+
+/// Members that bound the output, but for the one that the adapter names.
+fn others(plan: &CallPlan) -> impl Iterator<Item = Pointer> + '_ {
+    let all = LIMITS.iter().map(|limit| Pointer::to_member(limit));
+    all.filter(|limit| Some(limit) != plan.limit_at.as_ref())
+}
+
+fn edits(
+    plan: &CallPlan,
+    body: &[u8],
+    index: &Index,
+    funding: &sluice_core::bound::Funding,
+    hides_usage: bool,
+) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    let is_there = |pointer: &Pointer| matches!(json::get(body, index, pointer), Ok(Some(_)));
+    if let Some(at) = &plan.limit_at {
+        for other in others(plan).filter(|other| is_there(other)) {
+            edits.push(Edit::Remove { at: other });
+        }
+        if (funding.write || !is_there(at) || !edits.is_empty())
+            && let Ok(value) = Raw::parse(&funding.limit.to_string())
+        {
+            edits.push(Edit::Set { at: at.clone(), value });
+        }
+    }
+    if hides_usage {
+        let options = Pointer::to_member(STREAM_OPTIONS);
+        let found = json::get(body, index, &options).ok().flatten();
+        let (at, value) = match found.is_some_and(|options| options.starts_with(b"{")) {
+            true => (include_usage(), "true"),
+            false => (options, r#"{"include_usage":true}"#),
+        };
+        edits.extend(Raw::parse(value).map(|value| Edit::Set { at, value }));
+    }
+    edits
+}
+
+/// An adapter that takes the member out speaks to a vendor that does not know it.
+fn takes_stream_options(plan: &CallPlan) -> bool {
+    let BodyPlan::Edits(edits) = &plan.body else { return true };
+    let options = Pointer::to_member(STREAM_OPTIONS);
+    !edits.iter().any(|edit| matches!(edit, Edit::Remove { at } if *at == options))
+}
+
+fn include_usage() -> Pointer {
+    Pointer::to_member(STREAM_OPTIONS).child(INCLUDE_USAGE)
+}

@@ -1,0 +1,180 @@
+//! Caps that hold, by the vendors' own books: races, hang-ups, faults, vendors and clients that cheat.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use sluice_simulate::{Billed, Row};
+use sluice_tests::stage::Vendor;
+use sluice_tests::{Answer, Stage};
+
+/// Nano-dollars for a token: what a million cost in the configuration.
+const INPUT: u64 = 100;
+const OUTPUT: u64 = 10_000;
+const PRICE: &str = "price = { input = \"0.10\", output = \"10.00\" }";
+
+/// Words of each answer, one token each, and what clients allow for them.
+const WORDS: usize = 40;
+const LIMIT: u64 = 44;
+
+const CLIENTS: u64 = 64;
+const SEEDS: u64 = 20;
+
+/// A small generator: a seed is a race that can be had again.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+fn model(targets: &str, more: &str) -> String {
+    format!("[[models]]\nname = \"m\"\n{more}\ntargets = [{targets}]\n")
+}
+
+fn target(upstream: &str, more: &str) -> String {
+    format!("{{ upstream = \"{upstream}\", {PRICE}, {more} }}")
+}
+
+fn budget(name: &str, per: &str, cap: &str, more: &str) -> String {
+    format!("[[budgets]]\nname = \"{name}\"\nper = \"{per}\"\ncap_usd = \"{cap}\"\n{more}\n")
+}
+
+fn cost(billed: Billed) -> u64 {
+    billed.prompt_tokens * INPUT + billed.completion_tokens * OUTPUT
+}
+
+fn nanos(dollars: &str) -> u64 {
+    dollars.parse::<sluice_core::money::NanoUsd>().unwrap().nanos()
+}
+
+fn body(stream: bool) -> Value {
+    json!({"model": "m", "stream": stream, "max_tokens": LIMIT, "messages": [{"role": "user", "content": "Say forty words."}]})
+}
+
+/// What the database says once the gateway has ended: settled and in doubt, leased.
+fn account(folder: &Path, budget: &str, scope: &str) -> (u64, u64) {
+    let store = Connection::open(folder.join("data/sluice.db")).unwrap();
+    let query = "SELECT coalesce(sum(settled), 0), coalesce(sum(in_doubt), 0) FROM accounts WHERE budget = ?1 AND scope LIKE ?2";
+    store
+        .query_row(query, [budget, scope], |row| {
+            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+        })
+        .unwrap()
+}
+
+async fn at_rest(stage: &Stage) {
+    let wait = async {
+        while stage.metric("sluice_spending_holds").await > 0.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), wait).await.expect("at rest nothing is held");
+}
+
+/// One client's call: it may leave at any moment. The smallest worst case that was refused for good.
+async fn call(stage: &Stage, run: &str, chance: &mut Chance) -> Option<Answer> {
+    let stream = chance.below(2) == 0;
+    let request = stage.gateway.chat_request(body(stream).to_string()).header("x-sluice-run", run);
+    let sent = async {
+        let response = request.send().await.ok()?;
+        Answer::read(response).await.ok()
+    };
+    match chance.below(4) {
+        0 => tokio::time::timeout(Duration::from_millis(chance.below(30)), sent).await.ok().flatten(),
+        _ => sent.await,
+    }
+}
+
+/// Clients of one run that go on until its money is gone.
+async fn race(stage: &Stage, seed: u64) {
+    let run = format!("seed-{seed}");
+    let clients = (0..CLIENTS).map(|client| {
+        let (mut chance, run) = (Chance(seed * 1000 + client), run.clone());
+        async move {
+            for _ in 0..50 {
+                let Some(answer) = call(stage, &run, &mut chance).await else { continue };
+                match answer.status.as_u16() {
+                    402 => return,
+                    // Held: it may come back.
+                    429 => tokio::time::sleep(Duration::from_millis(5)).await,
+                    _ => {}
+                }
+            }
+        }
+    });
+    all(clients).await;
+}
+
+/// Waits for all of them at once.
+async fn all(all: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut all: Vec<_> = all.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        all.retain_mut(|one| one.as_mut().poll(context).is_pending());
+        if all.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_race_passes_a_runs_cap() {
+    const CAP: &str = "0.024";
+    let budgets = [
+        budget("per-run", "run", CAP, ""),
+        budget("everyone", "all", "1.00", ""),
+        budget("vendor", "upstream", "5.00", "window = \"month\""),
+    ];
+    let models = model(&target("a", "max_output = 1000"), "retries = 1") + &budgets.concat();
+    let more = "timeouts = { headers = \"2s\", first_content = \"2s\", idle = \"2s\" }\nbreaker = { failures = 1000 }";
+    let stage = Stage::start("", &[Vendor::openai("a", more)], &models).await;
+    let words: Vec<&str> = vec!["word"; WORDS];
+    let kinds = json!([
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 429, "headers": [["retry-after", "0"]]},
+        {"kind": "reset", "at": "headers"},
+        {"kind": "reset", "at": "body", "events": 3},
+        {"kind": "cut", "events": 20},
+        {"kind": "no_usage"},
+        {"kind": "error_in_200"},
+        {"kind": "drip", "ms": 1},
+    ]);
+    let mut shares = Vec::new();
+    let (mut billed_in_all, mut seen) = (0, 0);
+    for seed in 0..SEEDS {
+        stage.direct(
+            "a",
+            json!({"reply": words.join(" "), "chaos": {"seed": seed, "permille": 60, "kinds": kinds}}),
+        );
+        race(&stage, seed).await;
+        at_rest(&stage).await;
+        let books = stage.simulator.books();
+        let rows: &[Row] = &books.rows[seen..];
+        seen = books.rows.len();
+        let billed: u64 = rows.iter().map(|row| cost(row.billed)).sum();
+        billed_in_all += billed;
+        shares.push((billed, rows.len()));
+    }
+    let folder = stage.gateway.ended_in_order();
+    let cap = nanos(CAP);
+    // A call's worst case: the bytes of its body and a margin, and its limit.
+    let worst = (body(true).to_string().len() as u64 + 1000) * INPUT + LIMIT * OUTPUT;
+    let mut permille: Vec<u64> = Vec::new();
+    for (seed, (billed, asked)) in shares.iter().enumerate() {
+        let (charged, in_doubt) = account(folder.path(), "per-run", &format!("%/seed-{seed}"));
+        assert!(*billed <= charged, "seed {seed}: {billed} were billed, {charged} charged");
+        assert!(charged <= cap, "seed {seed}: {charged} of {cap}");
+        assert_eq!(in_doubt, 0, "seed {seed}");
+        assert!(cap - charged < worst, "seed {seed}: {} are left", cap - charged);
+        assert!(*asked > 30, "seed {seed}: {asked} calls");
+        permille.push(billed * 1000 / cap);
+    }
+    permille.sort_unstable();
+    assert!(permille[permille.len() / 2] >= 900, "{permille:?}");
+    let (charged, _) = account(folder.path(), "everyone", "");
+    assert!((billed_in_all..=nanos("1.00")).contains(&charged));
+}
