@@ -243,7 +243,7 @@ impl Reading<'_> {
     ) -> Result<Response<Body>, (Fault, Underway)> {
         let Begun { first, rest } = begun;
         let mut frames = match self.frames(rest, planner, place) {
-            Ok(frames) => frames.metered(attempt.holds_money(), self.hides_usage),
+            Ok(frames) => frames.metered(attempt.counts(), self.hides_usage),
             Err(fault) => return Err((fault.into(), attempt)),
         };
         let (mut held, mut bytes) = (VecDeque::new(), 0);

@@ -132,7 +132,10 @@ impl Attempts<'_> {
                     Ok(answered) => return Ok(answered),
                     Err(Failed::Refused(refusal)) => return Err(refusal),
                     Err(Failed::Unserved(text)) => word.add(Worth::Nothing, Refusal::Unserved { text }),
-                    Err(Failed::Unpaid(refusal)) => word.add(Worth::Operator, refusal),
+                    Err(Failed::Unpaid(refusal)) => {
+                        let worth = refusal.pause().map_or(Worth::Operator, Worth::Pause);
+                        word.add(worth, refusal);
+                    }
                     Err(Failed::Fault(fault)) => {
                         // What is in one request may be forbidden; what is in all of them is not.
                         if fault.kind != FaultKind::Forbidden || free.lane.is_shut() {
@@ -236,8 +239,8 @@ impl Attempts<'_> {
                     underway,
                     planner,
                 };
-                let answer = match self.purse {
-                    Some(purse) if holds => purse.money.drains.drained(sending.send()).await,
+                let answer = match self.purse.and_then(|purse| purse.money.as_ref()) {
+                    Some(money) if holds => money.drains.drained(sending.send()).await,
                     Some(_) | None => sending.send().await,
                 };
                 answer.map(answered).map_err(Failed::Fault)

@@ -29,6 +29,9 @@ const MODEL_BYTES_MAX: usize = 512;
 /// Bytes of text in a token, roughly; for estimates only, never for a cap.
 const BYTES_PER_TOKEN: usize = 4;
 
+/// Output of a request without a limit that is expected.
+pub(crate) const OUTPUT_TOKENS_EXPECTED: u64 = 512;
+
 /// Members whose presence is a feature of the request. `null` is as good as absent.
 const FEATURES: [(&str, u64); 9] = [
     ("tools", feature::TOOLS),
@@ -123,6 +126,12 @@ impl Call {
     pub(crate) fn input_tokens(&self) -> (u64, u64) {
         let bytes = self.text.len();
         (bytes.div_ceil(BYTES_PER_TOKEN) as u64, bytes as u64)
+    }
+
+    /// Tokens that it is expected to use in all, roughly.
+    pub(crate) fn tokens_expected(&self) -> u64 {
+        let output = self.output_limit.unwrap_or(u64::MAX).min(OUTPUT_TOKENS_EXPECTED);
+        self.input_tokens().0.saturating_add(output.saturating_mul(self.choices.into()))
     }
 
     /// # Errors

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::rates::Limited;
 use crate::refusal::Refusal;
 
 /// Names the run that a call belongs to.
@@ -24,6 +25,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// What limits it.
+    pub(crate) fn limited(&self) -> Limited {
+        Limited::new()
+    }
+
     /// # Errors
     ///
     /// [`Refusal::Header`] where the run's name cannot be used.

@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::caller::Caller;
 use crate::money::{Money, unix_ms};
+use crate::rates::{Permit, Told};
 use crate::routes::Target;
 
 /// Bytes of the list of upstreams that were asked.
@@ -19,9 +20,11 @@ const TRIED_BYTES_MAX: usize = 512;
 
 /// A call's row in the making; written when the last who works on the call lets it go.
 pub(crate) struct Tally {
-    money: Arc<Money>,
+    money: Option<Arc<Money>>,
     started: Instant,
     row: Mutex<Option<Row>>,
+    /// Until the call's last attempt has ended.
+    permit: Option<Permit>,
 }
 
 /// One attempt's money. Dropped before it ends, it costs what was held, if anything was sent.
@@ -34,6 +37,9 @@ pub(crate) struct Charge {
     paid_output: Option<u64>,
     sent: bool,
     known: Metered,
+    /// Of the upstream's own limits.
+    permit: Option<Permit>,
+    counts_tokens: bool,
 }
 
 /// What an answer has used by now.
@@ -53,7 +59,13 @@ impl Metered {
 }
 
 impl Tally {
-    pub(crate) fn new(money: &Arc<Money>, request: &str, caller: &Caller, model: &str) -> Tally {
+    pub(crate) fn new(
+        money: Option<&Arc<Money>>,
+        request: &str,
+        caller: &Caller,
+        model: &str,
+        permit: Option<Permit>,
+    ) -> Tally {
         let row = Row {
             at_ms: unix_ms(),
             request: request.into(),
@@ -63,7 +75,22 @@ impl Tally {
             model: model.into(),
             ..Row::default()
         };
-        Tally { money: Arc::clone(money), started: Instant::now(), row: Mutex::new(Some(row)) }
+        let row = Mutex::new(money.is_some().then_some(row));
+        Tally { money: money.cloned(), started: Instant::now(), row, permit }
+    }
+
+    /// What is used has to be known, for a limit counts it.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.permit.as_ref().is_some_and(Permit::counts_tokens)
+    }
+
+    /// What the caller has left of its rates.
+    pub(crate) fn told(&self) -> Told {
+        self.permit.as_ref().map_or_else(Told::default, |permit| permit.told(Instant::now()))
+    }
+
+    fn passed(&self, row: Row) {
+        self.money.iter().for_each(|money| money.spending.passed(row.clone()));
     }
 
     fn row(&self) -> MutexGuard<'_, Option<Row>> {
@@ -99,7 +126,7 @@ impl Drop for Tally {
         let total_ms = self.elapsed_ms();
         if let Some(mut row) = self.row().take().filter(|row| !row.tried.is_empty()) {
             row.total_ms = total_ms;
-            self.money.spending.passed(row);
+            self.passed(row);
         }
     }
 }
@@ -111,6 +138,7 @@ impl Charge {
         target: &Target,
         target_model: &str,
         hold: Option<(Hold, u64)>,
+        permit: Option<Permit>,
     ) -> Charge {
         tally.tries(&target.upstream.name, target_model);
         let (hold, paid_output) = hold.unzip();
@@ -122,6 +150,20 @@ impl Charge {
             paid_output,
             sent: false,
             known: Metered::default(),
+            counts_tokens: tally.counts_tokens() || permit.as_ref().is_some_and(Permit::counts_tokens),
+            permit,
+        }
+    }
+
+    /// Limits depend on what the answer says.
+    pub(crate) fn counts(&self) -> bool {
+        self.holds() || self.counts_tokens
+    }
+
+    /// Where nobody has said how many, the estimates stay.
+    fn uses(&self, tokens: Option<u64>) {
+        if let Some(tokens) = tokens {
+            self.tally.permit.iter().chain(&self.permit).for_each(|permit| permit.uses(tokens));
         }
     }
 
@@ -131,7 +173,7 @@ impl Charge {
     }
 
     pub(crate) fn drain_place(&self) -> Option<OwnedSemaphorePermit> {
-        self.tally.money.drains.place()
+        self.tally.money.as_ref()?.drains.place()
     }
 
     /// From here on the vendor may work on it.
@@ -181,6 +223,9 @@ impl Charge {
             (Some(hold), None) => (hold.amount(), Basis::Hold),
             (None, None) => Default::default(),
         };
+        if end != End::Unserved {
+            self.uses(said.map(|usage| usage.input_tokens() + usage.output_tokens()));
+        }
         let mut row = self.tally.row();
         if let Some(row) = &mut *row {
             row.input += usage.input;
@@ -201,7 +246,7 @@ impl Charge {
                     tracing::warn!(upstream = self.upstream, beyond = %overrun.beyond, "an attempt cost more than was held for it");
                 }
             }
-            None => row.into_iter().for_each(|row| self.tally.money.spending.passed(row)),
+            None => row.into_iter().for_each(|row| self.tally.passed(row)),
         }
     }
 }

@@ -7,6 +7,7 @@
 mod budgets;
 mod catalogue;
 mod environment;
+mod limits;
 mod price;
 mod problem;
 mod reader;
@@ -27,6 +28,7 @@ use sluice_core::price::Price;
 
 pub(crate) use budgets::{Budget, MissingRun, Per, Unpriced};
 pub(crate) use environment::Environment;
+pub(crate) use limits::Limits;
 pub(crate) use problem::{ConfigError, Place, Problem};
 pub(crate) use secret::Secret;
 pub(crate) use timers::{ClientTimers, Drain, VendorTimers};
@@ -85,6 +87,7 @@ pub(crate) struct Upstream {
     pub(crate) secrets: BTreeMap<String, Located<Secret>>,
     pub(crate) timers: VendorTimers,
     pub(crate) breaker: breaker::Limits,
+    pub(crate) limits: Limits,
     pub(crate) place: Place,
 }
 
@@ -95,6 +98,7 @@ pub(crate) struct Model {
     pub(crate) policy: Located<String>,
     pub(crate) policy_config: Located<serde_json::Value>,
     pub(crate) targets: Vec<Target>,
+    pub(crate) limits: Limits,
     /// Times that each target is asked again after a fault that is safe to repeat.
     pub(crate) retries: u32,
     /// From the end of the request to the end of its answer, all attempts together.

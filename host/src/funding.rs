@@ -2,6 +2,7 @@
 //! was paid for is written into them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use sluice_core::bound::Ask;
@@ -16,6 +17,7 @@ use crate::caller::Caller;
 use crate::charge::{Charge, Tally};
 use crate::config::Budget;
 use crate::money::{Money, unix_ms};
+use crate::rates::{Limited, Permit, Rates, Who};
 use crate::refusal::{BudgetRefusal, Refusal};
 use crate::routes::{Model, Target};
 
@@ -28,7 +30,9 @@ const INCLUDE_USAGE: &str = "include_usage";
 
 /// A call's money.
 pub(crate) struct Purse {
-    pub(crate) money: Arc<Money>,
+    /// None where nothing is written down.
+    pub(crate) money: Option<Arc<Money>>,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) budgets: Arc<[Budget]>,
     pub(crate) caller: Caller,
     pub(crate) tally: Arc<Tally>,
@@ -57,20 +61,24 @@ impl Purse {
         plan: &CallPlan,
         body: Bytes,
     ) -> Result<Funded, Refusal> {
-        let draws =
-            self.money.draws(&self.budgets, &self.caller, model.name.as_str(), &target.upstream.name)?;
-        let charge = |hold| Some(Charge::new(&self.tally, target, target_model, hold));
+        let permit = self.permit(target, call)?;
+        let Some(money) = &self.money else {
+            let charge = Charge::new(&self.tally, target, target_model, None, permit);
+            return counted(call, plan, body, charge);
+        };
+        let draws = money.draws(&self.budgets, &self.caller, model.name.as_str(), &target.upstream.name)?;
+        let charge = |hold| Charge::new(&self.tally, target, target_model, hold, permit);
         let Some(price) = &target.price else {
             if draws.wants_price {
                 return Err(Refusal::Unpriced { model: model.name.as_str().into() });
             }
-            return Ok(Funded { body, charge: charge(None), hides_usage: false });
+            return counted(call, plan, body, charge(None));
         };
         if draws.accounts.is_empty() {
-            return Ok(Funded { body, charge: charge(None), hides_usage: false });
+            return counted(call, plan, body, charge(None));
         }
         let Outbound { body, ask, index, hides_usage } = Outbound::read(call, plan, target, body)?;
-        let (left, sharers) = self.money.tightest(&draws.accounts);
+        let (left, sharers) = money.tightest(&draws.accounts);
         let funding = ask.fund(price, left, sharers).map_err(Refusal::Unbounded)?;
         let edits = edits(plan, &body, &index, &funding, hides_usage);
         let body = match edits.is_empty() {
@@ -82,29 +90,55 @@ impl Purse {
             name: format!("{}/{target_model}", target.upstream.name),
             at_ms: unix_ms(),
         };
-        let held = self.money.spending.hold(&draws.accounts, funding.amount, attempt).await;
-        let hold = held.map_err(|why| self.refusal(why))?;
+        let held = money.spending.hold(&draws.accounts, funding.amount, attempt).await;
+        let hold = held.map_err(|why| refusal(money, why))?;
         let output = funding.limit.saturating_mul(ask.choices);
-        Ok(Funded { body, charge: charge(Some((hold, output))), hides_usage })
+        Ok(Funded { body, charge: Some(charge(Some((hold, output)))), hides_usage })
     }
 
-    fn refusal(&self, why: NotHeld) -> Refusal {
-        let (refused, exhausted) = match why {
-            NotHeld::Store(reason) => return Refusal::Ledger { reason },
-            NotHeld::Held(refused) => (refused, false),
-            NotHeld::Exhausted(refused) => (refused, true),
-        };
-        let Drawn { budget, key, resets_s } = refused.account;
-        Refusal::Budget(Box::new(BudgetRefusal {
-            exhausted,
-            budget: budget.name.to_string(),
-            scope: key.scope.to_string(),
-            left: refused.rest.left,
-            held: refused.rest.held,
-            wanted: refused.amount,
-            resets_in_s: resets_s.map(|resets_s| self.money.until(resets_s)),
-        }))
+    /// What the upstream's own limits let pass.
+    fn permit(&self, target: &Target, call: &Call) -> Result<Option<Permit>, Refusal> {
+        if target.upstream.limits.is_none() {
+            return Ok(None);
+        }
+        let who = Who::Upstream(target.upstream.name.as_str().into());
+        let limited = Limited::from_iter([(who, target.upstream.limits)]);
+        let permit = self.rates.take(limited, call.tokens_expected(), Instant::now());
+        permit.map(Some).map_err(Refusal::OverRate)
     }
+}
+
+fn refusal(money: &Money, why: NotHeld) -> Refusal {
+    let (refused, exhausted) = match why {
+        NotHeld::Store(reason) => return Refusal::Ledger { reason },
+        NotHeld::Held(refused) => (refused, false),
+        NotHeld::Exhausted(refused) => (refused, true),
+    };
+    let Drawn { budget, key, resets_s } = refused.account;
+    Refusal::Budget(Box::new(BudgetRefusal {
+        exhausted,
+        budget: budget.name.to_string(),
+        scope: key.scope.to_string(),
+        left: refused.rest.left,
+        held: refused.rest.held,
+        wanted: refused.amount,
+        resets_in_s: resets_s.map(|resets_s| money.until(resets_s)),
+    }))
+}
+
+/// No money is held; where a limit counts tokens, the usage of a stream is asked for.
+fn counted(call: &Call, plan: &CallPlan, body: Bytes, charge: Charge) -> Result<Funded, Refusal> {
+    let mut funded = Funded { body, charge: None, hides_usage: false };
+    if charge.counts() && call.shape.streaming {
+        let index = Index::scan(&funded.body).map_err(Refusal::NotJson)?;
+        funded.hides_usage = lacks_usage(call, plan, &funded.body, &index)?;
+        if funded.hides_usage {
+            let edit = asks_usage(&funded.body, &index);
+            funded.body = json::splice(&funded.body, &index, edit.as_slice()).map_err(Refusal::Unfit)?.into();
+        }
+    }
+    funded.charge = Some(charge);
+    Ok(funded)
 }
 
 /// What an adapter has made of a request, read for its cost.
@@ -132,10 +166,7 @@ impl Outbound {
         let choices = call.choices.into();
         let ask = Ask::read(&body, &target.bounds, limit, plan.limit_at.is_some(), choices)
             .map_err(Refusal::Unbounded)?;
-        let hides_usage = call.shape.streaming
-            && plan.response == ResponsePlan::SameWire
-            && takes_stream_options(plan)
-            && json::get(&body, &index, &include_usage()).map_err(Refusal::Duplicate)? != Some(b"true");
+        let hides_usage = lacks_usage(call, plan, &body, &index)?;
         Ok(Outbound { body, ask, index, hides_usage })
     }
 }
@@ -166,15 +197,29 @@ fn edits(
         }
     }
     if hides_usage {
-        let options = Pointer::to_member(STREAM_OPTIONS);
-        let found = json::get(body, index, &options).ok().flatten();
-        let (at, value) = match found.is_some_and(|options| options.starts_with(b"{")) {
-            true => (include_usage(), "true"),
-            false => (options, r#"{"include_usage":true}"#),
-        };
-        edits.extend(Raw::parse(value).map(|value| Edit::Set { at, value }));
+        edits.extend(asks_usage(body, index));
     }
     edits
+}
+
+/// The client streams and has not asked for the usage, and the vendor would tell.
+fn lacks_usage(call: &Call, plan: &CallPlan, body: &[u8], index: &Index) -> Result<bool, Refusal> {
+    let would_tell = plan.response == ResponsePlan::SameWire && takes_stream_options(plan);
+    if !call.shape.streaming || !would_tell {
+        return Ok(false);
+    }
+    let asked = json::get(body, index, &include_usage()).map_err(Refusal::Duplicate)?;
+    Ok(asked != Some(b"true"))
+}
+
+fn asks_usage(body: &[u8], index: &Index) -> Option<Edit> {
+    let options = Pointer::to_member(STREAM_OPTIONS);
+    let found = json::get(body, index, &options).ok().flatten();
+    let (at, value) = match found.is_some_and(|options| options.starts_with(b"{")) {
+        true => (include_usage(), "true"),
+        false => (options, r#"{"include_usage":true}"#),
+    };
+    Raw::parse(value).ok().map(|value| Edit::Set { at, value })
 }
 
 /// An adapter that takes the member out speaks to a vendor that does not know it.

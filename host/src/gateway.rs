@@ -16,13 +16,14 @@ use sluice_core::ranking::{self, Candidate, NO_CAP, NO_PRICE, View};
 use sluice_runtime::{Decided, Outcome, Plugin, Versioned};
 
 use crate::attempts::{Answered, Attempts, Free};
-use crate::call::Call;
+use crate::call::{Call, OUTPUT_TOKENS_EXPECTED};
 use crate::caller::Caller;
 use crate::charge::Tally;
 use crate::config::{Budget, ClientTimers};
 use crate::funding::Purse;
 use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::money::Money;
+use crate::rates::{Permit, Rates, Who};
 use crate::refusal::Refusal;
 use crate::routes::Model;
 use crate::snapshot::Current;
@@ -31,8 +32,7 @@ use crate::stream::{Body, Client, Connection};
 /// Bytes of a request body at most: 20 MiB, room for a few images in base64.
 pub(crate) const BODY_BYTES_MAX: usize = 20 * 1024 * 1024;
 
-/// Output of a request without a limit: what is expected, and the most that is reckoned with.
-const OUTPUT_TOKENS_EXPECTED: u64 = 512;
+/// Output of a request without a limit: the most that is reckoned with.
 const OUTPUT_TOKENS_WORST: u64 = 4096;
 
 /// A candidate's breaker, as policies see it.
@@ -44,6 +44,7 @@ pub(crate) struct Gateway {
     current: Current,
     /// The ledger, where it could be opened.
     money: Option<Arc<Money>>,
+    rates: Arc<Rates>,
     /// Counts requests until their model is known.
     nameless: ModelMeasures,
     /// Chance, for policies and waits; not for secrets.
@@ -68,7 +69,13 @@ struct Candidates {
 
 impl Gateway {
     pub(crate) fn new(current: Current, money: Option<Arc<Money>>, measures: &Measures) -> Gateway {
-        Gateway { current, money, nameless: measures.of_no_model(), chance: RandomState::new() }
+        Gateway {
+            current,
+            money,
+            rates: Arc::default(),
+            nameless: measures.of_no_model(),
+            chance: RandomState::new(),
+        }
     }
 
     /// One chat completion. The order of these lines is the design.
@@ -106,11 +113,14 @@ impl Gateway {
         let (order, ranked_by) = self.order(&model, &call, free); // a policy orders, and cannot widen
         let client = Client { stalled, connection };
         let purse = self.purse(&call, caller, &model, budgets)?; // who pays: each attempt holds its worst case
-        let purse = purse.as_ref();
+        let told = purse.tally.told();
+        let purse = Some(&purse);
         let attempts = Attempts { model: &model, call: &call, chance: &self.chance, deadline, client, purse };
         let answered = attempts.run(&order).await?; // an adapter says what to send; until one answers
         log_answer(&call, generation, ranked_by.as_deref(), &answered);
-        Ok(answered.answer)
+        let mut answer = answered.answer;
+        told.write(answer.headers_mut());
+        Ok(answer)
     }
 
     fn model(&self, call: &Call) -> Result<Chosen, Refusal> {
@@ -122,20 +132,34 @@ impl Gateway {
         found.ok_or_else(|| Refusal::NoSuchModel { model: call.shape.model.chars().take(128).collect() })
     }
 
-    /// None where nothing is written down; then no budget can be kept either.
+    /// Where nothing is written down, no budget can be kept either.
     fn purse(
         &self,
         call: &Call,
         caller: Caller,
         model: &Model,
         budgets: Arc<[Budget]>,
-    ) -> Result<Option<Purse>, Refusal> {
-        let Some(money) = &self.money else {
-            let none = Refusal::Ledger { reason: "closed" };
-            return if budgets.is_empty() { Ok(None) } else { Err(none) };
-        };
-        let tally = Arc::new(Tally::new(money, &call.request_id, &caller, model.name.as_str()));
-        Ok(Some(Purse { money: Arc::clone(money), budgets, caller, tally }))
+    ) -> Result<Purse, Refusal> {
+        if self.money.is_none() && !budgets.is_empty() {
+            return Err(Refusal::Ledger { reason: "closed" });
+        }
+        let permit = self.permit(call, &caller, model)?;
+        let (money, rates) = (self.money.clone(), Arc::clone(&self.rates));
+        let tally = Tally::new(money.as_ref(), &call.request_id, &caller, model.name.as_str(), permit);
+        Ok(Purse { money, rates, budgets, caller, tally: Arc::new(tally) })
+    }
+
+    /// What the limits of the caller and of the model let pass.
+    fn permit(&self, call: &Call, caller: &Caller, model: &Model) -> Result<Option<Permit>, Refusal> {
+        let mut limited = caller.limited();
+        if !model.limits.is_none() {
+            limited.push((Who::Model(model.name.as_str().into()), model.limits));
+        }
+        if limited.is_empty() {
+            return Ok(None);
+        }
+        let permit = self.rates.take(limited, call.tokens_expected(), Instant::now());
+        permit.map(Some).map_err(Refusal::OverRate)
     }
 
     /// How long clients may take now.

@@ -15,6 +15,7 @@ use sluice_core::money::NanoUsd;
 
 use crate::fault::{Fault, FaultKind, Said};
 use crate::lane::Lane;
+use crate::rates::OverRate;
 use crate::stream::Body;
 
 /// Money that others hold comes back soon, or not at all: seconds until it is worth another try.
@@ -89,6 +90,8 @@ pub(crate) enum Refusal {
     Unbounded(Unbounded),
     /// An account does not have what it may cost.
     Budget(Box<BudgetRefusal>),
+    /// A rate is used up.
+    OverRate(OverRate),
     /// Money cannot be written down now.
     Ledger {
         reason: &'static str,
@@ -174,7 +177,15 @@ impl Refusal {
         {
             return budget.resets_in_s;
         }
+        if let Refusal::OverRate(over) = self {
+            return over.wait.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        }
         matches!(self, Refusal::Budget(_) | Refusal::Ledger { .. }).then_some(HELD_RETRY_S)
+    }
+
+    /// It would be served after this time.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        self.retry_after_s().map(Duration::from_secs)
     }
 
     /// The code, for the log.
@@ -233,6 +244,10 @@ impl Refusal {
                     Face { kind: "rate_limit_error", ..client(StatusCode::TOO_MANY_REQUESTS, "budget_held") }
                 }
             },
+            Refusal::OverRate(_) => Face {
+                kind: "rate_limit_error",
+                ..client(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded")
+            },
             Refusal::Ledger { .. } => server(StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable"),
         }
     }
@@ -282,6 +297,7 @@ impl Refusal {
             }
             Refusal::Unbounded(why) => format!("A budget applies, and what this request costs has no bound: {why}."),
             Refusal::Budget(budget) => budget.message(),
+            Refusal::OverRate(over) => over.message(),
             Refusal::Ledger { reason } => {
                 format!("Spending cannot be written down now ({reason}), so nothing new is spent; ask again in a moment.")
             }

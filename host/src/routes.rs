@@ -17,7 +17,7 @@ use sluice_core::retry::Budget;
 use sluice_core::stats::TargetStats;
 use sluice_runtime::{Adapter, Policy, Runtime, Watched};
 
-use crate::config::{Secret, TargetModel, VendorTimers};
+use crate::config::{self, Secret, TargetModel, VendorTimers};
 use crate::lane::{Lane, Lanes};
 use crate::measures::{Measures, ModelMeasures};
 use crate::prepared::PlanCache;
@@ -37,6 +37,7 @@ pub(crate) struct Model {
     pub(crate) name: Pattern,
     pub(crate) policy: Watched<Policy>,
     pub(crate) targets: Vec<Arc<Target>>,
+    pub(crate) limits: config::Limits,
     pub(crate) retries: u32,
     pub(crate) deadline: Duration,
     pub(crate) measures: ModelMeasures,
@@ -69,6 +70,7 @@ pub(crate) struct Upstream {
     pub(crate) lanes: Arc<Lanes>,
     /// What the lanes are to go by once these routes serve.
     pub(crate) breaker: Limits,
+    pub(crate) limits: config::Limits,
     pub(crate) retries: Arc<Budget>,
 }
 

@@ -41,6 +41,11 @@ impl Underway {
         self.charge.as_ref().is_some_and(Charge::holds)
     }
 
+    /// What it uses has to be counted.
+    pub(crate) fn counts(&self) -> bool {
+        self.charge.as_ref().is_some_and(Charge::counts)
+    }
+
     /// Room for reading on although the client is gone; none where nothing depends on it.
     pub(crate) fn drain_place(&self) -> Option<OwnedSemaphorePermit> {
         self.charge.as_ref().filter(|charge| charge.holds())?.drain_place()

@@ -174,6 +174,7 @@ impl Gateway {
         let signal = match name {
             "TERM" => rustix::process::Signal::TERM,
             "INT" => rustix::process::Signal::INT,
+            "KILL" => rustix::process::Signal::KILL,
             _ => panic!("no test sends {name}"),
         };
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);

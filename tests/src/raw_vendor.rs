@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 #[derive(Clone, Debug)]
 pub enum Act {
     Say(Vec<u8>),
-    /// The same bytes again and again, as long as they are taken.
+    /// The same bytes again and again, as long as they are taken; not so fast that a client on a busy
+    /// machine falls behind.
     SayForEver(Vec<u8>),
     Pause(Duration),
     /// Nothing more, until the other side leaves.
@@ -82,6 +83,7 @@ async fn serve(
                 Act::Say(bytes) => stream.write_all(&bytes).await?,
                 Act::SayForEver(bytes) => loop {
                     stream.write_all(&bytes).await?;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 },
                 Act::Pause(span) => tokio::time::sleep(span).await,
                 Act::Hold => {

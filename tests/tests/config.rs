@@ -232,8 +232,8 @@ const TIMERS: &[Broken] = &[
 const NOT_BUILT: &[Broken] = &[
     broken(
         "secrets =",
-        "limits = { requests_per_minute = 1 }\nsecrets =",
-        &["sluice.toml:8", "upstreams.vendor.limits", "not built yet"],
+        "limits = { requests_per_minute = 0 }\nsecrets =",
+        &["sluice.toml:8", "upstreams.vendor.limits.requests_per_minute", "wanted an integer from 1"],
     ),
     broken("[[models]]", "[[budgets]]\nname = \"x\"\n[[models]]", &["budgets[0].per", "is missing"]),
     broken(

@@ -3,13 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use sluice_simulate::{Billed, Row};
+use sluice_simulate::{Billed, Row, Simulator};
 use sluice_tests::stage::Vendor;
-use sluice_tests::{Answer, Stage};
+use sluice_tests::{Answer, Gateway, Options, Stage};
 
 /// Nano-dollars for a token: what a million cost in the configuration.
 const INPUT: u64 = 100;
@@ -177,4 +179,77 @@ async fn no_race_passes_a_runs_cap() {
     assert!(permille[permille.len() / 2] >= 900, "{permille:?}");
     let (charged, _) = account(folder.path(), "everyone", "");
     assert!((billed_in_all..=nanos("1.00")).contains(&charged));
+}
+
+/// Killed at a random moment again and again, under load: nothing that a vendor billed is forgotten, and
+/// no cap is passed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_kill_refunds_anything() {
+    const CAP: &str = "0.80";
+    let kills: u64 = std::env::var("SLUICE_TEST_KILLS").map_or(10, |kills| kills.parse().unwrap());
+    let simulator = Simulator::start("127.0.0.1:0").await.unwrap();
+    let words = vec!["word"; WORDS].join(" ");
+    let script =
+        json!({"reply": words, "chaos": {"seed": 1, "permille": 1000, "kinds": [{"kind": "drip", "ms": 1}]}});
+    simulator.direct("a", serde_json::from_value(script).unwrap());
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[upstreams.a]\nadapter = \"openai\"\nbase_url = \"{}\"\nsecrets = {{ api-key = \"env:KEY\" }}\n{}{}",
+        simulator.base_url("a"),
+        model(&target("a", "max_output = 1000"), ""),
+        budget("everyone", "all", CAP, "") + &budget("per-run", "run", CAP, "window = \"day\""),
+    );
+    let mut folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sluice.toml"), config).unwrap();
+    let options = Options::with(&[("KEY", "sk-of-the-test")]);
+    let mut chance = Chance(7);
+    let mut in_flight = 0;
+    for kill in 0..kills {
+        let gateway = Arc::new(Gateway::start_in(folder, &options));
+        let open = Arc::new(AtomicU64::new(0));
+        let mut asking = tokio::task::JoinSet::new();
+        for client in 0..16 {
+            let (gateway, open) = (Arc::clone(&gateway), Arc::clone(&open));
+            asking.spawn(async move {
+                let mut chance = Chance(kill * 100 + client);
+                loop {
+                    open.fetch_add(1, Ordering::SeqCst);
+                    let sent = gateway.chat_request(body(chance.below(2) == 0).to_string()).send();
+                    if let Ok(response) = sent.await {
+                        let _ = Answer::read(response).await;
+                    }
+                    open.fetch_sub(1, Ordering::SeqCst);
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(50 + chance.below(400))).await;
+        gateway.signal("KILL");
+        in_flight += open.load(Ordering::SeqCst);
+        asking.shutdown().await;
+        folder = Arc::into_inner(gateway).unwrap().crash();
+    }
+    let last = Gateway::start_in(folder, &options);
+    let folder = last.ended_in_order();
+    let billed: u64 = simulator.books().rows.iter().map(|row| cost(row.billed)).sum();
+    let worst = (body(true).to_string().len() as u64 + 1000) * INPUT + LIMIT * OUTPUT;
+    for name in ["everyone", "per-run"] {
+        let (settled, in_doubt) = account(folder.path(), name, "%");
+        assert!(
+            settled > 0 && billed <= settled + in_doubt,
+            "{billed} billed, {settled} settled, {in_doubt} in doubt"
+        );
+        assert!(settled + in_doubt <= nanos(CAP), "{settled} and {in_doubt} of {CAP}");
+        assert!(in_doubt <= in_flight * worst, "{in_doubt} in doubt, {in_flight} were in flight");
+    }
+    let store = Connection::open(folder.path().join("data/sluice.db")).unwrap();
+    let sum = |query| store.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(sum("SELECT coalesce(sum(leased), 0) FROM leases"), 0);
+    assert_eq!(
+        sum("SELECT sum(cost) FROM calls"),
+        sum("SELECT settled FROM accounts WHERE budget = 'everyone'")
+    );
+    assert_eq!(sum("SELECT sum(cost) FROM usage"), sum("SELECT sum(cost) FROM calls"));
+    assert_eq!(
+        sum("SELECT sum(amount) FROM in_doubt"),
+        sum("SELECT in_doubt FROM accounts WHERE budget = 'everyone'")
+    );
 }

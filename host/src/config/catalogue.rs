@@ -11,7 +11,7 @@ use url::Url;
 
 use super::sections::DEFAULT_POLICY;
 use super::{
-    Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
+    Config, ConfigError, Environment, Limits, Located, Model, Place, PluginFolder, Secret, Server, Target,
     TargetModel, Upstream, VendorTimers, timers,
 };
 
@@ -78,6 +78,7 @@ fn echo_upstream(name: &str) -> Upstream {
         secrets: BTreeMap::new(),
         timers: VendorTimers::default(),
         breaker: timers::default_breaker(),
+        limits: Limits::default(),
         place,
     }
 }
@@ -92,6 +93,7 @@ fn vendor_upstream(name: String, vendor: Vendor, key: Secret) -> Upstream {
         secrets: BTreeMap::from([(KEY_SLOT.into(), Located { value: key, place: place.clone() })]),
         timers: VendorTimers::default(),
         breaker: timers::default_breaker(),
+        limits: Limits::default(),
         place,
     }
 }
@@ -111,6 +113,7 @@ fn model(name: &str, upstreams: &[&str], target_model: TargetModel) -> Model {
         policy: Located { value: DEFAULT_POLICY.into(), place: place.clone() },
         policy_config: Located { value: serde_json::Map::new().into(), place: place.clone() },
         targets: upstreams.iter().map(target).collect(),
+        limits: Limits::default(),
         retries: timers::DEFAULT_RETRIES,
         deadline: timers::DEFAULT_DEADLINE,
         place,

@@ -12,7 +12,7 @@ use super::{
     Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
     TargetModel, Upstream, VendorTimers,
 };
-use super::{budgets, price, timers};
+use super::{budgets, limits, price, timers};
 
 /// Policy of a model that names none.
 pub(super) const DEFAULT_POLICY: &str = "priority";
@@ -116,14 +116,24 @@ fn upstream(name: String, table: &Table<'_>, environment: &Environment) -> Optio
     let slots = table.get("secrets").and_then(|found| found.hidden().table());
     let secrets = slots.map_or_else(BTreeMap::new, |slots| secrets(&slots, environment));
     let adapter_config = plugin_config(table, "adapter_config");
-    table.not_built("limits", "limiting an upstream");
+    let limits = limits::limits(table);
     let timers =
         table.table("timeouts").map_or_else(VendorTimers::default, |table| timers::vendor_timers(&table));
     let breaker =
         table.table("breaker").map_or_else(timers::default_breaker, |table| timers::breaker(&table));
     let place = table.place();
     table.finish();
-    Some(Upstream { name, adapter: adapter?, adapter_config, base_url, secrets, timers, breaker, place })
+    Some(Upstream {
+        name,
+        adapter: adapter?,
+        adapter_config,
+        base_url,
+        secrets,
+        timers,
+        breaker,
+        limits,
+        place,
+    })
 }
 
 fn base_url(found: Found<'_>) -> Option<url::Url> {
@@ -199,9 +209,11 @@ fn model(table: &Table<'_>) -> Option<Model> {
     let targets = table.require("targets", "an array of targets, each with an upstream");
     let targets = targets.map(|found| targets_of(&found, name.as_ref()));
     let (retries, deadline) = timers::of_model(table);
+    let limits = limits::limits(table);
     table.not_built("on_exhaust", "downgrading");
     table.finish();
-    Some(Model { name: name?, policy: policy?, policy_config, targets: targets?, retries, deadline, place })
+    let (name, policy, targets) = (name?, policy?, targets?);
+    Some(Model { name, policy, policy_config, targets, limits, retries, deadline, place })
 }
 
 fn targets_of(found: &Found<'_>, name: Option<&Pattern>) -> Vec<Target> {

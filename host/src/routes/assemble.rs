@@ -100,6 +100,7 @@ impl<'a> Assembly<'a> {
             timers: upstream.timers,
             client: self.parts.clients.connecting_within(upstream.timers.connect),
             breaker: limits,
+            limits: upstream.limits,
             lanes,
             retries: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.retries)),
         })
@@ -163,6 +164,7 @@ impl<'a> Assembly<'a> {
             name: model.name.clone(),
             policy,
             targets,
+            limits: model.limits,
             retries: model.retries,
             deadline: model.deadline,
             measures: self.parts.measures.of_model(model.name.as_str()),

@@ -1,0 +1,384 @@
+//! Rates: how much callers, models and upstreams may take a minute, and at once.
+//!
+//! What a request takes is taken from all that limit it, or from none. Tokens are taken by estimate
+//! and made true when the answer has ended; what was too little stays as debt.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sluice_core::rate::{Bucket, Limit, Slots, Together, View, take_all};
+use smallvec::SmallVec;
+
+use crate::config::Limits;
+
+/// Meters beyond which those that are full again are forgotten: a full one says nothing.
+const METERS_MAX: usize = 16_384;
+
+const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
+const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
+const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
+const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
+const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
+const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
+
+/// Who is limited.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Who {
+    Key(Arc<str>),
+    Team(Arc<str>),
+    Model(Arc<str>),
+    Upstream(Arc<str>),
+}
+
+/// Who is limited, and to what.
+pub(crate) type Limited = SmallVec<[(Who, Limits); 4]>;
+
+/// All meters; they outlive a reload.
+#[derive(Default)]
+pub(crate) struct Rates {
+    meters: Mutex<HashMap<Who, Meter>>,
+}
+
+/// What one of the limited has taken.
+struct Meter {
+    limits: Limits,
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+    slots: Option<Slots>,
+}
+
+/// What a request has taken: it gives its place back when dropped, and its estimate becomes the truth.
+pub(crate) struct Permit {
+    rates: Arc<Rates>,
+    who: SmallVec<[Who; 4]>,
+    estimate: u64,
+    /// [`UNKNOWN`] until it is known.
+    used: AtomicU64,
+}
+
+/// Where nobody says what was used, the estimate stays.
+const UNKNOWN: u64 = u64::MAX;
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    Requests,
+    Tokens,
+    Concurrent,
+}
+
+/// A limit that refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OverRate {
+    pub(crate) who: Who,
+    pub(crate) counted: Counted,
+    pub(crate) limit: u64,
+    /// Until it would pass; none: it never would.
+    pub(crate) wait: Option<Duration>,
+}
+
+/// What a caller is told: of several limits, the tightest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) requests: Option<View>,
+    pub(crate) tokens: Option<View>,
+}
+
+impl Who {
+    /// For messages.
+    pub(crate) fn named(&self) -> String {
+        match self {
+            Who::Key(_) => "this key".into(),
+            Who::Team(name) => format!("the team {name:?}"),
+            Who::Model(name) => format!("the model {name:?}"),
+            Who::Upstream(name) => format!("the upstream {name:?}"),
+        }
+    }
+}
+
+impl OverRate {
+    pub(crate) fn message(&self) -> String {
+        let OverRate { who, counted, limit, wait } = self;
+        let who = who.named();
+        let what = match counted {
+            Counted::Requests => format!("{limit} requests a minute"),
+            Counted::Tokens => format!("{limit} tokens a minute"),
+            Counted::Concurrent => format!("{limit} requests at once"),
+        };
+        match wait {
+            Some(wait) => {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                format!("The limit of {who} is {what}, and they are used up; ask again in {seconds} s.")
+            }
+            None => format!("The limit of {who} is {what}, and this request alone is more."),
+        }
+    }
+}
+
+impl Told {
+    /// Writes the headers that the SDKs of OpenAI know.
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        let views = [
+            (self.requests, [LIMIT_REQUESTS, REMAINING_REQUESTS, RESET_REQUESTS]),
+            (self.tokens, [LIMIT_TOKENS, REMAINING_TOKENS, RESET_TOKENS]),
+        ];
+        for (view, [limit, remaining, reset]) in views {
+            let Some(View { limit: most, remaining: left, full_in }) = view else { continue };
+            headers.insert(limit, HeaderValue::from(most));
+            headers.insert(remaining, HeaderValue::from(left));
+            let seconds = full_in.as_secs() + u64::from(full_in.subsec_nanos() > 0);
+            headers.extend(HeaderValue::try_from(format!("{seconds}s")).map(|seconds| (reset, seconds)));
+        }
+    }
+}
+
+impl Rates {
+    /// Takes one request, `estimate` tokens and a place from all of these, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`OverRate`]: the limit with the longest wait.
+    pub(crate) fn take(
+        self: &Arc<Rates>,
+        limited: Limited,
+        estimate: u64,
+        now: Instant,
+    ) -> Result<Permit, OverRate> {
+        let mut meters = self.lock();
+        if meters.len() > METERS_MAX {
+            meters.retain(|_, meter| !meter.is_full(now));
+        }
+        let taken: SmallVec<[(Who, Meter); 4]> = limited
+            .into_iter()
+            .map(|(who, limits)| {
+                let mut meter = meters.remove(&who).unwrap_or_else(Meter::none);
+                meter.set(limits, now);
+                (who, meter)
+            })
+            .collect();
+        let mut taken = taken;
+        let refused = take(&mut taken, estimate, now);
+        let who = taken.iter().map(|(who, _)| who.clone()).collect();
+        meters.extend(taken);
+        drop(meters);
+        match refused {
+            Some(over) => Err(over),
+            None => Ok(Permit { rates: Arc::clone(self), who, estimate, used: AtomicU64::new(UNKNOWN) }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Who, Meter>> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes from all, or says what refuses.
+fn take(meters: &mut [(Who, Meter)], estimate: u64, now: Instant) -> Option<OverRate> {
+    for (who, meter) in &mut *meters {
+        if let (Some(slots), Some(limit)) = (&mut meter.slots, meter.limits.concurrent)
+            && slots.out() >= limit.get()
+        {
+            // When a place is free is up to those who have one.
+            let wait = Some(Duration::from_secs(1));
+            return Some(OverRate {
+                who: who.clone(),
+                counted: Counted::Concurrent,
+                limit: limit.get().into(),
+                wait,
+            });
+        }
+    }
+    let refused = take_amounts(meters, estimate, now);
+    if refused.is_none() {
+        for slots in meters.iter_mut().filter_map(|(_, meter)| meter.slots.as_mut()) {
+            // There is room: it was looked at above, under the same lock.
+            let _ = slots.take();
+        }
+    }
+    refused
+}
+
+/// Takes from all buckets, or says which refuses.
+fn take_amounts(meters: &mut [(Who, Meter)], estimate: u64, now: Instant) -> Option<OverRate> {
+    let mut names = Vec::new();
+    let mut wanted: SmallVec<[(&mut Bucket, u64); 8]> = SmallVec::new();
+    for (who, meter) in &mut *meters {
+        let buckets =
+            [(Counted::Requests, &mut meter.requests, 1), (Counted::Tokens, &mut meter.tokens, estimate)];
+        for (counted, bucket, amount) in buckets {
+            if let Some(bucket) = bucket {
+                names.push((who.clone(), counted, bucket.view(now).limit));
+                wanted.push((bucket, amount));
+            }
+        }
+    }
+    let (index, wait) = match take_all(&mut wanted, now) {
+        Together::Now => return None,
+        Together::In { index, wait } => (index, Some(wait)),
+        Together::Never { index } => (index, None),
+    };
+    let (who, counted, limit) = names.swap_remove(index);
+    Some(OverRate { who, counted, limit, wait })
+}
+
+impl Permit {
+    /// So many tokens were used, after what was said before.
+    pub(crate) fn uses(&self, tokens: u64) {
+        let add = |used: u64| Some(if used == UNKNOWN { tokens } else { used.saturating_add(tokens) });
+        // The closure always has an answer.
+        let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// Some of its limits count tokens.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        let meters = self.rates.lock();
+        self.who.iter().any(|who| meters.get(who).is_some_and(|meter| meter.tokens.is_some()))
+    }
+
+    /// What the caller has left: of several limits, the tightest.
+    pub(crate) fn told(&self, now: Instant) -> Told {
+        let meters = self.rates.lock();
+        let of = |bucket: fn(&Meter) -> Option<&Bucket>| {
+            let views = self.who.iter().filter_map(|who| Some(bucket(meters.get(who)?)?.view(now)));
+            views.min_by_key(|view| view.remaining)
+        };
+        Told { requests: of(|meter| meter.requests.as_ref()), tokens: of(|meter| meter.tokens.as_ref()) }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let used = match *self.used.get_mut() {
+            UNKNOWN => self.estimate,
+            used => used,
+        };
+        let mut meters = self.rates.lock();
+        for who in &self.who {
+            let Some(meter) = meters.get_mut(who) else { continue };
+            if let Some(tokens) = &mut meter.tokens {
+                tokens.amend(self.estimate, used, now);
+            }
+            if let Some(slots) = &mut meter.slots {
+                slots.give_back();
+            }
+        }
+    }
+}
+
+impl Meter {
+    fn none() -> Meter {
+        Meter { limits: Limits::default(), requests: None, tokens: None, slots: None }
+    }
+
+    /// A reload may have changed them.
+    fn set(&mut self, limits: Limits, now: Instant) {
+        if self.limits == limits {
+            return;
+        }
+        self.limits = limits;
+        let set =
+            |bucket: &mut Option<Bucket>, per_minute: Option<NonZeroU64>| match (bucket.as_mut(), per_minute)
+            {
+                (Some(bucket), Some(per_minute)) => bucket.set_limit(Limit { per_minute }, now),
+                (None, Some(per_minute)) => *bucket = Some(Bucket::new(Limit { per_minute }, now)),
+                (_, None) => *bucket = None,
+            };
+        set(&mut self.requests, limits.requests_per_minute);
+        set(&mut self.tokens, limits.tokens_per_minute);
+        match (&mut self.slots, limits.concurrent) {
+            (Some(slots), Some(max)) => slots.set_max(max.get()),
+            (slots, max) => *slots = max.map(|max| Slots::new(max.get())),
+        }
+    }
+
+    /// Nothing would be lost with it.
+    fn is_full(&self, now: Instant) -> bool {
+        let full =
+            |bucket: &Option<Bucket>| bucket.as_ref().is_none_or(|bucket| bucket.view(now).full_in.is_zero());
+        full(&self.requests) && full(&self.tokens) && self.slots.as_ref().is_none_or(|slots| slots.out() == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::{NonZeroU32, NonZeroU64};
+
+    use super::*;
+
+    fn limits(requests: u64, tokens: u64, concurrent: u32) -> Limits {
+        Limits {
+            requests_per_minute: NonZeroU64::new(requests),
+            tokens_per_minute: NonZeroU64::new(tokens),
+            concurrent: NonZeroU32::new(concurrent),
+        }
+    }
+
+    fn key(name: &str, limits: Limits) -> (Who, Limits) {
+        (Who::Key(name.into()), limits)
+    }
+
+    #[test]
+    fn all_of_them_or_none() {
+        let rates = Arc::new(Rates::default());
+        let now = Instant::now();
+        let both =
+            || Limited::from_iter([key("a", limits(10, 0, 0)), (Who::Team("t".into()), limits(1, 0, 0))]);
+        let first = rates.take(both(), 0, now).unwrap();
+        let over = rates.take(both(), 0, now).err().unwrap();
+        assert_eq!((over.who, over.counted, over.limit), (Who::Team("t".into()), Counted::Requests, 1));
+        assert_eq!(over.wait, Some(Duration::from_secs(60)));
+        assert_eq!(first.told(now).requests.map(|view| view.remaining), Some(0), "the tightest");
+        let alone = rates.take(Limited::from_iter([key("a", limits(10, 0, 0))]), 0, now).unwrap();
+        assert_eq!(
+            alone.told(now).requests.map(|view| view.remaining),
+            Some(8),
+            "the refused one took nothing"
+        );
+    }
+
+    #[test]
+    fn an_estimate_becomes_the_truth_and_a_debt_stays() {
+        let rates = Arc::new(Rates::default());
+        let now = Instant::now();
+        let one = || Limited::from_iter([key("a", limits(0, 600, 0))]);
+        let permit = rates.take(one(), 100, now).unwrap();
+        permit.uses(400);
+        permit.uses(500);
+        drop(permit);
+        let over = rates.take(one(), 100, now).err().unwrap();
+        assert_eq!(over.counted, Counted::Tokens);
+        // 300 of debt and 100 that are wanted, ten a second.
+        let wait = over.wait.unwrap();
+        assert!((39..=40).contains(&wait.as_secs()), "{wait:?}");
+        let never = rates.take(one(), 601, now + Duration::from_secs(600)).err().unwrap();
+        assert_eq!(never.wait, None);
+    }
+
+    #[test]
+    fn a_place_comes_back() {
+        let rates = Arc::new(Rates::default());
+        let now = Instant::now();
+        let one = || Limited::from_iter([key("a", limits(0, 0, 1))]);
+        let first = rates.take(one(), 0, now).unwrap();
+        assert_eq!(rates.take(one(), 0, now).err().map(|over| over.counted), Some(Counted::Concurrent));
+        drop(first);
+        assert!(rates.take(one(), 0, now).is_ok());
+    }
+
+    #[test]
+    fn what_says_nothing_is_forgotten() {
+        let rates = Arc::new(Rates::default());
+        let now = Instant::now();
+        for number in 0..METERS_MAX + 2 {
+            drop(rates.take(Limited::from_iter([key(&number.to_string(), limits(60, 0, 0))]), 0, now));
+        }
+        let later = now + Duration::from_secs(2);
+        drop(rates.take(Limited::from_iter([key("new", limits(60, 0, 0))]), 0, later));
+        assert_eq!(rates.lock().len(), 1);
+    }
+}
