@@ -24,6 +24,7 @@ mod planning;
 mod plugin_build;
 mod plugins;
 mod prepared;
+mod rate_headers;
 mod rates;
 mod refusal;
 mod routes;

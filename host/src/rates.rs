@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use sluice_core::rate::{Bucket, Limit, Slots, Together, View, take_all};
 use smallvec::SmallVec;
 
@@ -17,13 +16,6 @@ use crate::config::Limits;
 
 /// Meters beyond which those that are full again are forgotten: a full one says nothing.
 const METERS_MAX: usize = 16_384;
-
-const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
-const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
-const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
-const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
-const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
-const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
 
 /// Who is limited.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -115,23 +107,6 @@ impl OverRate {
                 format!("The limit of {who} is {what}, and they are used up; ask again in {seconds} s.")
             }
             None => format!("The limit of {who} is {what}, and this request alone is more."),
-        }
-    }
-}
-
-impl Told {
-    /// Writes the headers that the SDKs of OpenAI know.
-    pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        let views = [
-            (self.requests, [LIMIT_REQUESTS, REMAINING_REQUESTS, RESET_REQUESTS]),
-            (self.tokens, [LIMIT_TOKENS, REMAINING_TOKENS, RESET_TOKENS]),
-        ];
-        for (view, [limit, remaining, reset]) in views {
-            let Some(View { limit: most, remaining: left, full_in }) = view else { continue };
-            headers.insert(limit, HeaderValue::from(most));
-            headers.insert(remaining, HeaderValue::from(left));
-            let seconds = full_in.as_secs() + u64::from(full_in.subsec_nanos() > 0);
-            headers.extend(HeaderValue::try_from(format!("{seconds}s")).map(|seconds| (reset, seconds)));
         }
     }
 }

@@ -29,7 +29,7 @@ const TOP_LEVEL: [&str; 11] = [
 /// Modules of the host at the edges of HTTP: who listens, who sends, who answers, who reads
 /// a request, who writes a secret into one, and who checks an address or a header's value that
 /// was configured.
-const HTTP_EDGES: [&str; 15] = [
+const HTTP_EDGES: [&str; 16] = [
     "host/src/admin.rs",
     "host/src/answer.rs",
     "host/src/attempts.rs",
@@ -39,6 +39,7 @@ const HTTP_EDGES: [&str; 15] = [
     "host/src/frames.rs",
     "host/src/gateway.rs",
     "host/src/prepared.rs",
+    "host/src/rate_headers.rs",
     "host/src/refusal.rs",
     "host/src/routes",
     "host/src/server.rs",
