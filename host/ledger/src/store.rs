@@ -18,6 +18,9 @@ const LAYOUT: i64 = 1;
 /// Who waits for another process that writes gives up after this time.
 const BUSY_MAX: Duration = Duration::from_secs(2);
 
+/// The log is cut to this length where one that reads for long, or a large batch, has made it longer.
+pub(crate) const WAL_BYTES: u32 = 8 * 1024 * 1024;
+
 const TABLES: &str = "
 CREATE TABLE accounts (
     id INTEGER PRIMARY KEY,
@@ -57,6 +60,7 @@ CREATE TABLE calls (
     outcome TEXT NOT NULL,
     basis TEXT NOT NULL
 ) STRICT;
+CREATE INDEX calls_at ON calls (at_ms);
 CREATE TABLE usage (
     day TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -71,7 +75,7 @@ CREATE TABLE usage (
     PRIMARY KEY (day, key, team, run, model, upstream)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE in_doubt (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     request TEXT NOT NULL,
     attempt TEXT NOT NULL,
     amount INTEGER NOT NULL,
@@ -165,7 +169,10 @@ impl Store {
     pub fn open(file: &Path) -> Result<Store, StoreError> {
         let connection = Connection::open(file)?;
         connection.busy_timeout(BUSY_MAX)?;
+        // Before the first page is written, or it has no effect; see `retention`.
+        connection.pragma_update(None, "auto_vacuum", "incremental")?;
         connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
         // A commit that a power loss takes back is in the journal, or in doubt.
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "foreign_keys", true)?;
