@@ -1,5 +1,6 @@
 //! What a budget caps, and which account of it an attempt draws on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sluice_core::books::Mode;
@@ -15,6 +16,24 @@ pub struct Budget {
     /// Whether it refuses.
     pub mode: Mode,
 }
+
+/// What a budget has an account for each of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One account for all.
+    All,
+    /// Each key.
+    Key,
+    /// Each team.
+    Team,
+    /// Each run.
+    Run,
+    /// Each model.
+    Model,
+}
+
+/// The scope of each budget, by its name.
+pub type Scopes = BTreeMap<String, Scope>;
 
 /// Whose account of a budget, and of which window.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -38,6 +38,7 @@ CREATE TABLE calls (
     outcome TEXT NOT NULL,
     basis TEXT NOT NULL
 ) STRICT;
+CREATE INDEX calls_at ON calls (at_ms);
 CREATE TABLE usage (
     day TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -52,7 +53,7 @@ CREATE TABLE usage (
     PRIMARY KEY (day, key, team, run, model, upstream)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE in_doubt (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     request TEXT NOT NULL,
     attempt TEXT NOT NULL,
     amount INTEGER NOT NULL,

@@ -6,16 +6,25 @@
 //! - [`journal`]: what is held and what became of it, written before anything is sent
 //! - [`store`]: the database: accounts, calls, keys
 //! - [`recovery`]: what a process that died had open is in doubt
+//! - [`doubt`]: what is in doubt, and what somebody says that it cost
+//! - [`usage`]: what was used, by key, run, team, model, upstream and day; [`sheet`]: as CSV
+//! - [`retention`]: what goes where the disk's share is used up
+//! - [`checker`]: whether what is stored agrees with itself
 //!
 //! A hold is taken in memory and written to the journal; the money is leased from the store before.
 //! One thread writes to the store, in batches. See `host/ARCHITECTURE.md`.
 #![warn(missing_docs)]
 
 pub mod budget;
+pub mod checker;
+pub mod doubt;
 pub mod hold;
 pub mod journal;
 pub mod recovery;
+pub mod retention;
 pub mod rows;
+pub mod sheet;
 pub mod spending;
 pub mod store;
+pub mod usage;
 mod writer;

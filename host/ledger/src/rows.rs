@@ -9,7 +9,7 @@ use crate::store::{Batch, StoreError, number};
 use sluice_core::money::NanoUsd;
 
 /// Milliseconds of a day; sums are by the day in UTC.
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+pub(crate) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// One call, as it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

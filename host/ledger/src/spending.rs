@@ -312,7 +312,7 @@ impl Spending {
 
     /// As if the process were killed: nothing more is written.
     #[cfg(test)]
-    fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         self.messages.send(Message::Abandon).unwrap();
         lock(&self.writer).take().unwrap().join().unwrap();
     }

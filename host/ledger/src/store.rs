@@ -18,6 +18,9 @@ const LAYOUT: i64 = 1;
 /// Who waits for another process that writes gives up after this time.
 const BUSY_MAX: Duration = Duration::from_secs(2);
 
+/// The log is cut to this length where one that reads for long, or a large batch, has made it longer.
+pub(crate) const WAL_BYTES: u32 = 8 * 1024 * 1024;
+
 const TABLES: &str = include_str!("layout.sql");
 
 /// The database, open.
@@ -101,7 +104,10 @@ impl Store {
     pub fn open(file: &Path) -> Result<Store, StoreError> {
         let connection = Connection::open(file)?;
         connection.busy_timeout(BUSY_MAX)?;
+        // Before the first page is written, or it has no effect; see `retention`.
+        connection.pragma_update(None, "auto_vacuum", "incremental")?;
         connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
         // A commit that a power loss takes back is in the journal, or in doubt.
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "foreign_keys", true)?;
