@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::budget::{Budget, Drawn};
 use crate::checker::{Findings, Known};
-use crate::spending::{Attempt, Spending};
+use crate::hold::Attempt;
+use crate::spending::Spending;
 use crate::usage::Which;
 
 const CAP: u64 = 1_000_000;
