@@ -4,14 +4,20 @@
 //! - [`spending`]: holds and settlements, in memory, within what is leased
 //! - [`journal`]: what is held and what became of it, written before anything is sent
 //! - [`store`]: the database: accounts, calls, keys
+//! - [`keys`]: who may ask, for what, and until when
+//! - [`audit`]: what operators did
+//! - [`lock`]: whether a gateway runs on a data folder
 //! - [`recovery`]: what a process that died had open is in doubt
 //!
 //! A hold is taken in memory and written to the journal; the money is leased from the store before.
 //! One thread writes to the store, in batches. See `host/ARCHITECTURE.md`.
 #![warn(missing_docs)]
 
+pub mod audit;
 pub mod budget;
 pub mod journal;
+pub mod keys;
+pub mod lock;
 pub mod recovery;
 pub mod rows;
 pub mod spending;

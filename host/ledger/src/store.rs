@@ -78,6 +78,26 @@ CREATE TABLE in_doubt (
     accounts TEXT NOT NULL,
     since_ms INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE keys (
+    id TEXT NOT NULL PRIMARY KEY,
+    terms TEXT NOT NULL,
+    name TEXT NOT NULL AS (terms ->> '$.name') STORED,
+    created_ms INTEGER NOT NULL,
+    revoked_ms INTEGER,
+    digest BLOB NOT NULL,
+    before_digest BLOB,
+    before_until_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX keys_by_name ON keys (name) WHERE revoked_ms IS NULL;
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    act TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    outcome TEXT NOT NULL
+) STRICT;
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -121,8 +141,8 @@ pub enum StoreError {
         /// Its layout.
         found: i64,
     },
-    /// An amount that the database cannot hold.
-    #[error("an amount does not fit")]
+    /// An amount or an instant that the database cannot hold.
+    #[error("an amount or an instant does not fit")]
     Overflow,
     /// Anything else.
     #[error("the database fails")]
@@ -406,4 +426,18 @@ pub(crate) fn amount(number: i64) -> NanoUsd {
 /// [`StoreError::Overflow`].
 pub(crate) fn number(amount: NanoUsd) -> Result<i64, StoreError> {
     i64::try_from(amount.nanos()).map_err(|_| StoreError::Overflow)
+}
+
+/// An instant, as the database has it.
+///
+/// # Errors
+///
+/// [`StoreError::Overflow`]: the time is some hundred million years ahead.
+pub(crate) fn milliseconds(at_ms: u64) -> Result<i64, StoreError> {
+    i64::try_from(at_ms).map_err(|_| StoreError::Overflow)
+}
+
+/// As the database has it: only what is after the epoch is ever written.
+pub(crate) fn since_epoch(at_ms: i64) -> u64 {
+    u64::try_from(at_ms).unwrap_or(0)
 }
