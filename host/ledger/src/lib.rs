@@ -5,6 +5,9 @@
 //! - [`hold`]: money for one attempt, and its one end
 //! - [`journal`]: what is held and what became of it, written before anything is sent
 //! - [`store`]: the database: accounts, calls, keys
+//! - [`keys`]: who may ask, for what, and until when
+//! - [`audit`]: what operators did
+//! - [`lock`]: whether a gateway runs on a data folder
 //! - [`recovery`]: what a process that died had open is in doubt
 //! - [`doubt`]: what is in doubt, and what somebody says that it cost
 //! - [`usage`]: what was used, by key, run, team, model, upstream and day; [`sheet`]: as CSV
@@ -15,11 +18,14 @@
 //! One thread writes to the store, in batches. See `host/ARCHITECTURE.md`.
 #![warn(missing_docs)]
 
+pub mod audit;
 pub mod budget;
 pub mod checker;
 pub mod doubt;
 pub mod hold;
 pub mod journal;
+pub mod keys;
+pub mod lock;
 pub mod recovery;
 pub mod retention;
 pub mod rows;

@@ -60,8 +60,8 @@ pub enum StoreError {
         /// Its layout.
         found: i64,
     },
-    /// An amount that the database cannot hold.
-    #[error("an amount does not fit")]
+    /// An amount or an instant that the database cannot hold.
+    #[error("an amount or an instant does not fit")]
     Overflow,
     /// Anything else.
     #[error("the database fails")]
@@ -348,4 +348,18 @@ pub(crate) fn amount(number: i64) -> NanoUsd {
 /// [`StoreError::Overflow`].
 pub(crate) fn number(amount: NanoUsd) -> Result<i64, StoreError> {
     i64::try_from(amount.nanos()).map_err(|_| StoreError::Overflow)
+}
+
+/// An instant, as the database has it.
+///
+/// # Errors
+///
+/// [`StoreError::Overflow`]: the time is some hundred million years ahead.
+pub(crate) fn milliseconds(at_ms: u64) -> Result<i64, StoreError> {
+    i64::try_from(at_ms).map_err(|_| StoreError::Overflow)
+}
+
+/// As the database has it: only what is after the epoch is ever written.
+pub(crate) fn since_epoch(at_ms: i64) -> u64 {
+    u64::try_from(at_ms).unwrap_or(0)
 }
