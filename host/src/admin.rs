@@ -1,21 +1,29 @@
 //! What operators and clients may look at and do: health, models, plugins, metrics.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Response};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use sluice_core::breaker::Standing;
 use sluice_runtime::{FileRow, Serving};
 
+use crate::auth;
+use crate::caller::Caller;
+use crate::key_book::KeyBook;
 use crate::lane::LaneView;
+use crate::ledger_pages::Desk;
 use crate::measures::Measures;
 use crate::metrics;
-use crate::money::Money;
+use crate::money::{self, Money};
 use crate::refusal::Refusal;
 use crate::snapshot::{Current, Snapshot};
 use crate::stream::Body;
@@ -23,12 +31,16 @@ use crate::supervisor::{Handle, Released};
 
 const JSON: &str = "application/json";
 
+/// What an operator sends, and in what time.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
 /// Looks at the snapshot of the moment, and asks the supervisor for what is to be changed.
 pub(crate) struct Admin {
     current: Current,
     supervisor: Handle,
     measures: Measures,
-    money: Option<Arc<Money>>,
+    kept: Option<(Arc<Money>, Arc<KeyBook>)>,
     started_s: u64,
     draining: AtomicBool,
 }
@@ -51,6 +63,15 @@ enum Name<'a> {
     Breakers,
     /// Upstream and model.
     ResetBreaker(&'a str, &'a str),
+    Keys,
+    CreateKey,
+    RevokeKey(&'a str),
+    RotateKey(&'a str),
+    Audit,
+    Usage,
+    Budgets,
+    Doubts,
+    ResolveDoubt(&'a str),
 }
 
 impl Admin {
@@ -59,10 +80,10 @@ impl Admin {
         current: Current,
         supervisor: Handle,
         measures: Measures,
-        money: Option<Arc<Money>>,
+        kept: Option<(Arc<Money>, Arc<KeyBook>)>,
         started_s: u64,
     ) -> Admin {
-        Admin { current, supervisor, measures, money, started_s, draining: AtomicBool::new(false) }
+        Admin { current, supervisor, measures, kept, started_s, draining: AtomicBool::new(false) }
     }
 
     /// From now on `/ready` says no.
@@ -74,7 +95,8 @@ impl Admin {
         self.draining.load(Ordering::Acquire)
     }
 
-    pub(crate) fn page<'a>(&'a self, path: &'a str) -> Option<Page<'a>> {
+    /// `method`: what is asked for where a path takes two.
+    pub(crate) fn page<'a>(&'a self, path: &'a str, method: &Method) -> Option<Page<'a>> {
         let name = match path {
             "/health" => Name::Health,
             "/ready" => Name::Ready,
@@ -83,6 +105,12 @@ impl Admin {
             "/admin/v1/plugins" => Name::Plugins,
             "/admin/v1/config" => Name::Config,
             "/admin/v1/breakers" => Name::Breakers,
+            "/admin/v1/keys" if method == Method::POST => Name::CreateKey,
+            "/admin/v1/keys" => Name::Keys,
+            "/admin/v1/audit" => Name::Audit,
+            "/admin/v1/usage" => Name::Usage,
+            "/admin/v1/budgets" => Name::Budgets,
+            "/admin/v1/in-doubt" => Name::Doubts,
             path => named(path)?,
         };
         Some(Page { admin: self, name })
@@ -92,8 +120,8 @@ impl Admin {
         json!({"id": name, "object": "model", "created": self.started_s, "owned_by": "sluice"})
     }
 
-    fn models(&self, snapshot: &Snapshot) -> Value {
-        let models = snapshot.routes.models().iter();
+    fn models(&self, snapshot: &Snapshot, caller: &Caller) -> Value {
+        let models = snapshot.routes.models().iter().filter(|model| caller.allows_model(model.name.as_str()));
         let rows: Vec<Value> = models.map(|model| self.model_row(model.name.as_str())).collect();
         json!({"object": "list", "data": rows})
     }
@@ -108,10 +136,19 @@ impl Admin {
 }
 
 impl Page<'_> {
+    fn is_for_operators(&self) -> bool {
+        !matches!(self.name, Name::Health | Name::Ready | Name::Models | Name::Model(_))
+    }
+
     /// The one method that it takes.
     pub(crate) fn method(&self) -> Method {
         match self.name {
-            Name::Release(_) | Name::ResetBreaker(..) => Method::POST,
+            Name::Release(_)
+            | Name::ResetBreaker(..)
+            | Name::CreateKey
+            | Name::RevokeKey(_)
+            | Name::RotateKey(_)
+            | Name::ResolveDoubt(_) => Method::POST,
             Name::Health
             | Name::Ready
             | Name::Metrics
@@ -119,13 +156,39 @@ impl Page<'_> {
             | Name::Model(_)
             | Name::Plugins
             | Name::Config
-            | Name::Breakers => Method::GET,
+            | Name::Breakers
+            | Name::Keys
+            | Name::Audit
+            | Name::Usage
+            | Name::Budgets
+            | Name::Doubts => Method::GET,
         }
     }
 
-    pub(crate) async fn answer(&self) -> Result<Response<Body>, Refusal> {
+    pub(crate) async fn answer(
+        &self,
+        head: &Parts,
+        body: Incoming,
+        peer: IpAddr,
+    ) -> Result<Response<Body>, Refusal> {
         let snapshot: Arc<Snapshot> = self.admin.current.load_full();
-        let routes = &snapshot.routes;
+        let (routes, access) = (&snapshot.routes, &snapshot.config.access);
+        let asks = if self.is_for_operators() { auth::admin(access, &head.headers, peer) } else { Ok(()) };
+        asks?;
+        let keys = self.admin.kept.as_ref().map(|(_, keys)| keys);
+        let caller = match self.name {
+            Name::Models | Name::Model(_) => auth::caller(access, keys, &head.headers, peer)?,
+            _ => Caller::default(),
+        };
+        let desk = || match keys {
+            Some(keys) => Ok(Desk {
+                keys,
+                actor: auth::actor(access, &head.headers, peer),
+                scopes: money::scopes(&snapshot.config.budgets),
+            }),
+            None => Err(Refusal::Ledger { reason: "closed" }),
+        };
+        let query = head.uri.query().unwrap_or_default();
         let body = match self.name {
             Name::Health => json!({"status": "healthy"}),
             Name::Ready if self.admin.is_draining() => return Err(Refusal::Draining),
@@ -135,13 +198,14 @@ impl Page<'_> {
             Name::Metrics => {
                 let text = {
                     let admin = self.admin;
-                    let (transitions, money) = (admin.supervisor.transitions(), admin.money.as_deref());
+                    let (transitions, money) =
+                        (admin.supervisor.transitions(), admin.kept.as_ref().map(|(money, _)| &**money));
                     metrics::text(&snapshot, transitions, &admin.measures, money)
                 };
                 return Ok(page(text, metrics::CONTENT_TYPE));
             }
-            Name::Models => self.admin.models(&snapshot),
-            Name::Model(name) => match routes.model(name) {
+            Name::Models => self.admin.models(&snapshot, &caller),
+            Name::Model(name) => match routes.model(name).filter(|_| caller.allows_model(name)) {
                 Some(_) => self.admin.model_row(name),
                 None => return Err(Refusal::NoSuchModel { model: name.chars().take(128).collect() }),
             },
@@ -153,6 +217,20 @@ impl Page<'_> {
                 let model = percent_decode_str(model).decode_utf8_lossy();
                 reset_breaker(&snapshot, upstream, &model)?
             }
+            Name::Keys => desk()?.keys().await?,
+            Name::CreateKey => {
+                let row = desk()?.create(&text_of(body).await?).await?;
+                let mut answer = page(row.to_string(), JSON);
+                *answer.status_mut() = StatusCode::CREATED;
+                return Ok(answer);
+            }
+            Name::RevokeKey(id) => desk()?.revoke(id).await?,
+            Name::RotateKey(id) => desk()?.rotate(id, &text_of(body).await?).await?,
+            Name::Audit => desk()?.audit(query).await?,
+            Name::Usage => desk()?.usage(query).await?,
+            Name::Budgets => desk()?.budgets().await?,
+            Name::Doubts => desk()?.doubts().await?,
+            Name::ResolveDoubt(id) => desk()?.resolve(id, &text_of(body).await?).await?,
         };
         Ok(page(body.to_string(), JSON))
     }
@@ -163,6 +241,16 @@ fn named(path: &str) -> Option<Name<'_>> {
     if let Some(rest) = path.strip_prefix("/admin/v1/plugins/") {
         return rest.strip_suffix("/release").filter(|id| !id.contains('/')).map(Name::Release);
     }
+    if let Some(rest) = path.strip_prefix("/admin/v1/keys/") {
+        return match rest.split_once('/')? {
+            (id, "revoke") => Some(Name::RevokeKey(id)),
+            (id, "rotate") => Some(Name::RotateKey(id)),
+            _ => None,
+        };
+    }
+    if let Some(rest) = path.strip_prefix("/admin/v1/in-doubt/") {
+        return rest.strip_suffix("/resolve").filter(|id| !id.contains('/')).map(Name::ResolveDoubt);
+    }
     if let Some(rest) = path.strip_prefix("/admin/v1/breakers/") {
         // A model's name may have slashes.
         return rest
@@ -171,6 +259,15 @@ fn named(path: &str) -> Option<Name<'_>> {
             .map(|(upstream, model)| Name::ResetBreaker(upstream, model));
     }
     path.strip_prefix("/v1/models/").filter(|name| !name.is_empty()).map(Name::Model)
+}
+
+/// What an operator sends: small.
+async fn text_of(body: Incoming) -> Result<Bytes, Refusal> {
+    match tokio::time::timeout(BODY_WITHIN, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err(Refusal::BodyTooLarge { bytes_max: BODY_BYTES_MAX }),
+        Err(_elapsed) => Err(Refusal::UploadSlow { within: BODY_WITHIN }),
+    }
 }
 
 fn page(text: String, content_type: &'static str) -> Response<Body> {

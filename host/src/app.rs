@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sluice_ledger::lock::{DataLock, LockError};
 use sluice_ledger::recovery::RecoveryError;
 use sluice_runtime::RuntimeError;
 
@@ -12,6 +13,7 @@ use crate::admin::Admin;
 use crate::config::{Config, ConfigError, Environment};
 use crate::drain::{self, Stopped};
 use crate::gateway::Gateway;
+use crate::key_book::{KeyBook, KeyBookError};
 use crate::measures::Measures;
 use crate::money::Money;
 use crate::server::Server;
@@ -26,7 +28,14 @@ pub(crate) struct App {
     supervisor: Supervisor,
     handle: Handle,
     measures: Measures,
-    money: Option<Arc<Money>>,
+    ledger: Option<Ledger>,
+}
+
+/// What is kept in the data folder of keys and money, while the folder is ours.
+struct Ledger {
+    money: Arc<Money>,
+    keys: Arc<KeyBook>,
+    _lock: DataLock,
 }
 
 /// Why the gateway does not start.
@@ -41,11 +50,22 @@ pub(crate) enum StartError {
     #[error("starting the supervisor of plugins")]
     Supervisor(#[source] std::io::Error),
     #[error("opening the ledger")]
-    Ledger(#[source] RecoveryError),
+    Ledger(#[source] LedgerError),
     #[error("starting worker threads")]
     Workers(#[source] std::io::Error),
     #[error("listening on {address}")]
     Listen { address: SocketAddr, source: std::io::Error },
+}
+
+/// Why there is no ledger.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LedgerError {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Money(#[from] RecoveryError),
+    #[error(transparent)]
+    Keys(#[from] KeyBookError),
 }
 
 impl From<BootError> for StartError {
@@ -72,12 +92,13 @@ impl App {
         let measures = Measures::default();
         let booted = Supervisor::boot(config, file, purpose, Clients::new()?, measures.clone())?;
         let Booted { supervisor, handle, current } = booted;
-        let money = match purpose {
+        let ledger = match purpose {
             Purpose::Check => None,
-            Purpose::Serve => money(&current)?,
+            Purpose::Serve => Ledger::open(&current)?,
         };
-        let gateway = Arc::new(Gateway::new(Arc::clone(&current), money.clone(), &measures));
-        Ok(App { current, gateway, supervisor, handle, measures, money })
+        let (money, keys) = ledger.as_ref().map(|ledger| (ledger.money.clone(), ledger.keys.clone())).unzip();
+        let gateway = Arc::new(Gateway::new(Arc::clone(&current), money, keys, &measures));
+        Ok(App { current, gateway, supervisor, handle, measures, ledger })
     }
 
     /// What was built, in lines for the operator.
@@ -102,7 +123,7 @@ impl App {
         if let Some(count) = self.current.load().config.server.workers {
             workers.worker_threads(count);
         }
-        let money = self.money.clone();
+        let money = self.ledger.as_ref().map(|ledger| Arc::clone(&ledger.money));
         let workers = workers.enable_all().build().map_err(StartError::Workers)?;
         let stopped = workers.block_on(self.run());
         // A name that is being looked up is not waited for.
@@ -125,23 +146,33 @@ impl App {
         let process = (started_s as u32) ^ std::process::id().rotate_left(16);
         self.supervisor.start(&self.handle).map_err(StartError::Supervisor)?;
         let current = Arc::clone(&self.current);
-        let admin = Admin::new(self.current, self.handle, self.measures, self.money, started_s);
+        let kept = self.ledger.as_ref().map(|ledger| (ledger.money.clone(), ledger.keys.clone()));
+        let admin = Admin::new(self.current, self.handle, self.measures, kept, started_s);
         let server = Arc::new(Server::new(self.gateway, admin, process));
         drain::serve(server, listener, &current).await.map_err(listen)
     }
 }
 
-/// The ledger in the data folder. Without it nothing is capped: that is no start, if there are caps.
-fn money(current: &Current) -> Result<Option<Arc<Money>>, StartError> {
-    let snapshot = current.load();
-    match Money::open(&snapshot.config.server.data_dir) {
-        Ok(money) => Ok(Some(Arc::new(money))),
-        Err(error) if snapshot.config.budgets.is_empty() => {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "no ledger: calls are not written down");
-            Ok(None)
+impl Ledger {
+    /// Where it cannot be opened, nothing is capped and no key is known: no start, if either is wanted.
+    fn open(current: &Current) -> Result<Option<Ledger>, StartError> {
+        let snapshot = current.load();
+        let config = &snapshot.config;
+        match Ledger::try_open(&config.server.data_dir) {
+            Ok(ledger) => Ok(Some(ledger)),
+            Err(error) if config.budgets.is_empty() && !config.access.keys_required => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "no ledger: calls are not written down, and no key is known");
+                Ok(None)
+            }
+            Err(error) => Err(StartError::Ledger(error)),
         }
-        Err(error) => Err(StartError::Ledger(error)),
+    }
+
+    fn try_open(folder: &Path) -> Result<Ledger, LedgerError> {
+        let lock = DataLock::take(folder)?;
+        let money = Arc::new(Money::open(folder)?);
+        Ok(Ledger { money, keys: KeyBook::open(folder)?, _lock: lock })
     }
 }
 

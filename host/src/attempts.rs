@@ -12,12 +12,14 @@ use http_body_util::Full;
 use sluice_core::fault::FaultClass;
 use sluice_core::plan::ResponsePlan;
 use sluice_core::retry;
+use sluice_core::settle::End;
 use sluice_core::stats::InFlight;
 use sluice_runtime::{Plugin, Versioned};
 use tokio::time::Instant;
 
 use crate::answer::Reading;
 use crate::call::SharedCall;
+use crate::charge::Charge;
 use crate::fault::{Fault, FaultKind, Timer};
 use crate::funding::{Funded, Purse};
 use crate::lane::{Lane, Pass};
@@ -215,6 +217,9 @@ impl Attempts<'_> {
         match way {
             Way::Answer(pieces) => {
                 underway.unasked();
+                if let Some(purse) = self.purse {
+                    Charge::new(&purse.tally, target, target_model, None, None).end(End::Whole, "good", true);
+                }
                 Ok(answered(answered_by_adapter(self.call.shape.streaming, pieces)))
             }
             Way::Send(prepared, outbound) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
-use sluice_ledger::keys::{Key, Stranger};
+use sluice_ledger::keys::ring::{Key, Stranger};
 use subtle::ConstantTimeEq;
 
 use crate::caller::Caller;
@@ -16,7 +16,8 @@ use crate::money::unix_ms;
 use crate::refusal::Refusal;
 
 /// Where clients put their keys: OpenAI's, Anthropic's, Azure's.
-const KEY_HEADERS: [HeaderName; 2] = [HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
+const KEY_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
 
 /// What our own keys begin with.
 const OURS: &str = "sk-sluice-";
@@ -37,7 +38,9 @@ pub(crate) fn caller(
 ) -> Result<Caller, Refusal> {
     let token = token(headers).unwrap_or_default();
     let key = match keys {
-        Some(keys) if token.starts_with(OURS) => Some(keys.ring().identify(token, unix_ms()).map_err(stranger)?),
+        Some(keys) if token.starts_with(OURS) => {
+            Some(keys.ring().identify(token, unix_ms()).map_err(stranger)?)
+        }
         Some(_) | None if access.keys_required => return Err(Refusal::Key { wrong: NO_KEY }),
         Some(_) | None => None,
     };
@@ -80,7 +83,8 @@ pub(crate) fn actor(access: &Access, headers: &HeaderMap, peer: IpAddr) -> Strin
     format!("admin {}", origin(access, headers, peer))
 }
 
-const NO_KEY: &str = "is missing or does not exist: send it as `authorization: Bearer KEY` or `x-api-key: KEY`";
+const NO_KEY: &str =
+    "is missing or does not exist: send it as `authorization: Bearer KEY` or `x-api-key: KEY`";
 
 fn stranger(why: Stranger) -> Refusal {
     let wrong = match why {
@@ -107,13 +111,18 @@ fn token(headers: &HeaderMap) -> Option<&str> {
 
 /// Where a request comes from: the last address that no proxy of the operator's has written.
 fn origin(access: &Access, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
-    let is_trusted =
-        |address: &IpAddr| access.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
+    let is_trusted = |address: &IpAddr| {
+        access.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()))
+    };
     if !is_trusted(&peer) {
         return peer.to_canonical();
     }
-    let named: Vec<&str> =
-        headers.get_all(FORWARDED).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).collect();
+    let named: Vec<&str> = headers
+        .get_all(FORWARDED)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
     let mut origin = peer;
     for text in named.into_iter().rev() {
         // What is no address is not believed, nor what stands before it.
@@ -133,7 +142,9 @@ mod tests {
     use super::*;
 
     fn headers(rows: &[(&'static str, &'static str)]) -> HeaderMap {
-        rows.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        rows.iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
@@ -156,7 +167,8 @@ mod tests {
     fn only_trusted_proxies_are_believed() {
         let access = Access { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..Access::default() };
         let from = |peer: &str, forwarded: Option<&'static str>| {
-            let headers = forwarded.map_or_else(HeaderMap::new, |value| headers(&[("x-forwarded-for", value)]));
+            let headers =
+                forwarded.map_or_else(HeaderMap::new, |value| headers(&[("x-forwarded-for", value)]));
             origin(&access, &headers, peer.parse().unwrap()).to_string()
         };
         assert_eq!(from("1.2.3.4", Some("9.9.9.9")), "1.2.3.4");

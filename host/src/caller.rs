@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
+use sluice_ledger::keys::ring::Key;
+use sluice_ledger::keys::terms::KeyBudget;
 
-use crate::rates::Limited;
+use crate::auth::Identity;
+use crate::config::Limits;
+use crate::rates::{Limited, Who};
 use crate::refusal::Refusal;
 
 /// Names the run that a call belongs to.
@@ -14,26 +18,23 @@ const RUN_HEADER: &str = "x-sluice-run";
 const RUN_CHARS_MAX: usize = 128;
 
 /// A caller of completions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Caller {
-    /// The key's id; empty where no key is required.
+    /// The key's id; empty where no key is shown.
     pub(crate) key: Arc<str>,
     /// The key's team; empty without one.
     pub(crate) team: Arc<str>,
     /// The run, as the caller names it.
     pub(crate) run: Option<Arc<str>>,
+    known: Option<Arc<Key>>,
+    team_limits: Option<Limits>,
 }
 
 impl Caller {
-    /// What limits it.
-    pub(crate) fn limited(&self) -> Limited {
-        Limited::new()
-    }
-
     /// # Errors
     ///
     /// [`Refusal::Header`] where the run's name cannot be used.
-    pub(crate) fn read(headers: &HeaderMap) -> Result<Caller, Refusal> {
+    pub(crate) fn read(headers: &HeaderMap, identity: Option<Identity>) -> Result<Caller, Refusal> {
         let run = match headers.get(RUN_HEADER) {
             None => None,
             Some(value) => {
@@ -43,6 +44,42 @@ impl Caller {
                 Some(run.filter(is_visible).ok_or(Refusal::Header { name: RUN_HEADER, wanted })?.into())
             }
         };
-        Ok(Caller { run, ..Caller::default() })
+        let Some(Identity { key, team }) = identity else { return Ok(Caller { run, ..Caller::default() }) };
+        Ok(Caller {
+            key: key.id().as_str().into(),
+            team: key.team().unwrap_or_default().into(),
+            run,
+            known: Some(key),
+            team_limits: team,
+        })
+    }
+
+    /// What limits it.
+    pub(crate) fn limited(&self) -> Limited {
+        let mut limited = Limited::new();
+        if let Some(key) = &self.known {
+            let of_key = key.limits();
+            let limits = Limits {
+                requests_per_minute: of_key.requests_per_minute,
+                tokens_per_minute: of_key.tokens_per_minute,
+                concurrent: of_key.concurrent,
+            };
+            if !limits.is_none() {
+                limited.push((Who::Key(Arc::clone(&self.key)), limits));
+            }
+        }
+        if let Some(limits) = self.team_limits.filter(|limits| !limits.is_none()) {
+            limited.push((Who::Team(Arc::clone(&self.team)), limits));
+        }
+        limited
+    }
+
+    pub(crate) fn allows_model(&self, name: &str) -> bool {
+        self.known.as_ref().is_none_or(|key| key.allows_model(name))
+    }
+
+    /// The key's own budgets.
+    pub(crate) fn budgets(&self) -> &[KeyBudget] {
+        self.known.as_ref().map_or(&[], |key| key.budgets())
     }
 }

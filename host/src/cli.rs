@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -21,6 +22,11 @@ pub(crate) enum Command {
     Serve,
     /// Start up without serving: reads the configuration, loads and sets up every plugin
     Check,
+    /// Client keys: who may ask, for what, and what it may spend
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// What was used and spent
+    Usage(UsageArgs),
     /// Work on plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -30,6 +36,89 @@ pub(crate) enum Command {
 pub(crate) enum PluginCommand {
     /// Build the plugins of a Cargo package or workspace into components
     Build(BuildArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key; it is printed once and stored nowhere
+    Create(CreateKeyArgs),
+    /// List keys, without their secrets
+    List,
+    /// End a key: the next request with it is refused
+    Revoke {
+        /// Its id, as `list` shows it
+        id: String,
+    },
+    /// Give a key a new secret
+    Rotate {
+        /// Its id
+        id: String,
+        /// How long the secret before still works, such as "1h"
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s")]
+        grace: Duration,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CreateKeyArgs {
+    /// Its name
+    #[arg(long)]
+    pub(crate) name: String,
+    /// The team that it belongs to
+    #[arg(long)]
+    pub(crate) team: Option<String>,
+    /// A model that it is for, or a glob such as "gpt-*" [default: all; may be repeated]
+    #[arg(long = "model", value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
+    /// An address or a range that it works from, such as "10.0.0.0/8" [default: all; may be repeated]
+    #[arg(long = "from", value_name = "RANGE")]
+    pub(crate) addresses: Vec<String>,
+    /// When it ends, such as "30d" [default: never]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) expires_in: Option<Duration>,
+    /// Requests a minute at most
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) requests_per_minute: Option<u64>,
+    /// Tokens a minute at most
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) tokens_per_minute: Option<u64>,
+    /// Requests at once at most
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) concurrent: Option<u32>,
+    /// Dollars that it may spend: "5.00" in all, "5.00/day" or "5.00/month" [may be repeated]
+    #[arg(long = "budget", value_name = "BUDGET")]
+    pub(crate) budgets: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UsageArgs {
+    /// What to sum by, with commas between: day, key, team, run, model, upstream
+    #[arg(long, default_value = "day,key")]
+    pub(crate) by: String,
+    /// The first day (UTC), such as 2026-01-31
+    #[arg(long, value_name = "DAY")]
+    pub(crate) from: Option<String>,
+    /// The last day (UTC)
+    #[arg(long, value_name = "DAY")]
+    pub(crate) to: Option<String>,
+    /// Of this key, by its id
+    #[arg(long, value_name = "ID")]
+    pub(crate) key: Option<String>,
+    /// Of this run
+    #[arg(long)]
+    pub(crate) run: Option<String>,
+    /// As CSV
+    #[arg(long)]
+    pub(crate) csv: bool,
+    /// Instead: what was held when a gateway died, and counts as spent until somebody resolves it
+    #[arg(long, conflicts_with_all = ["csv", "resolve"])]
+    pub(crate) in_doubt: bool,
+    /// Instead: say what one of those has cost
+    #[arg(long, value_name = "NUMBER", requires = "charge")]
+    pub(crate) resolve: Option<i64>,
+    /// Dollars, with --resolve: "0" where the vendor billed nothing
+    #[arg(long, value_name = "DOLLARS")]
+    pub(crate) charge: Option<String>,
 }
 
 #[derive(Args, Debug)]

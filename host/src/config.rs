@@ -4,6 +4,7 @@
 //! plugins to be checked (ids, plugin configurations) carries its [`Place`], so that
 //! `assemble` can say where too.
 
+mod access;
 mod budgets;
 mod catalogue;
 mod environment;
@@ -26,6 +27,7 @@ use sluice_core::breaker;
 use sluice_core::pattern::Pattern;
 use sluice_core::price::Price;
 
+pub(crate) use access::Access;
 pub(crate) use budgets::{Budget, MissingRun, Per, Unpriced};
 pub(crate) use environment::Environment;
 pub(crate) use limits::Limits;
@@ -42,6 +44,7 @@ pub(crate) struct Config {
     /// None: nothing was said, the built-in configuration serves.
     pub(crate) file: Option<PathBuf>,
     pub(crate) server: Server,
+    pub(crate) access: Access,
     pub(crate) plugins: PluginFolder,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) models: Vec<Model>,

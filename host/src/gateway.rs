@@ -16,11 +16,13 @@ use sluice_core::ranking::{self, Candidate, NO_CAP, NO_PRICE, View};
 use sluice_runtime::{Decided, Outcome, Plugin, Versioned};
 
 use crate::attempts::{Answered, Attempts, Free};
+use crate::auth;
 use crate::call::{Call, OUTPUT_TOKENS_EXPECTED};
 use crate::caller::Caller;
 use crate::charge::Tally;
 use crate::config::{Budget, ClientTimers};
 use crate::funding::Purse;
+use crate::key_book::KeyBook;
 use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::money::Money;
 use crate::rates::{Permit, Rates, Who};
@@ -45,6 +47,7 @@ pub(crate) struct Gateway {
     /// The ledger, where it could be opened.
     money: Option<Arc<Money>>,
     rates: Arc<Rates>,
+    keys: Option<Arc<KeyBook>>,
     /// Counts requests until their model is known.
     nameless: ModelMeasures,
     /// Chance, for policies and waits; not for secrets.
@@ -68,10 +71,16 @@ struct Candidates {
 }
 
 impl Gateway {
-    pub(crate) fn new(current: Current, money: Option<Arc<Money>>, measures: &Measures) -> Gateway {
+    pub(crate) fn new(
+        current: Current,
+        money: Option<Arc<Money>>,
+        keys: Option<Arc<KeyBook>>,
+        measures: &Measures,
+    ) -> Gateway {
         Gateway {
             current,
             money,
+            keys,
             rates: Arc::default(),
             nameless: measures.of_no_model(),
             chance: RandomState::new(),
@@ -103,10 +112,10 @@ impl Gateway {
         body: Incoming,
         connection: Connection,
     ) -> Result<Response<Body>, Refusal> {
+        let caller = self.caller(&head, &connection)?; // a stranger costs nothing
         let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
-        let caller = Caller::read(&head.headers)?;
         let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
-        let Chosen { generation, model, stalled, budgets } = self.model(&call)?; // from one snapshot, kept to the end
+        let Chosen { generation, model, stalled, budgets } = self.model(&call, &caller)?; // from one snapshot, kept to the end
         counted.is_for(&model.measures);
         let deadline = tokio::time::Instant::now() + model.deadline;
         let free = free(&model, &call)?; // all that the host allows now
@@ -123,12 +132,20 @@ impl Gateway {
         Ok(answer)
     }
 
-    fn model(&self, call: &Call) -> Result<Chosen, Refusal> {
+    fn caller(&self, head: &Parts, connection: &Connection) -> Result<Caller, Refusal> {
+        let access = &self.current.load().config.access;
+        auth::caller(access, self.keys.as_ref(), &head.headers, connection.peer())
+    }
+
+    fn model(&self, call: &Call, caller: &Caller) -> Result<Chosen, Refusal> {
         let snapshot = self.current.load();
         let (generation, timers) = (snapshot.generation, &snapshot.config.server.timers);
         let found = snapshot.routes.model(&call.shape.model).map(Arc::clone);
         let budgets = Arc::clone(&snapshot.config.budgets);
         let found = found.map(|model| Chosen { generation, model, stalled: timers.stalled_reader, budgets });
+        if !caller.allows_model(&call.shape.model) {
+            return Err(Refusal::ModelNotAllowed { model: call.shape.model.chars().take(128).collect() });
+        }
         found.ok_or_else(|| Refusal::NoSuchModel { model: call.shape.model.chars().take(128).collect() })
     }
 
@@ -160,6 +177,11 @@ impl Gateway {
         }
         let permit = self.rates.take(limited, call.tokens_expected(), Instant::now());
         permit.map(Some).map_err(Refusal::OverRate)
+    }
+
+    /// Nobody gets a completion without a key. (Until then only this machine's own pages may ask.)
+    pub(crate) fn requires_keys(&self) -> bool {
+        self.current.load().config.access.keys_required
     }
 
     /// How long clients may take now.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use sluice_ledger::keys::{KeyError, KeyStore, Ring};
+use sluice_ledger::keys::ring::Ring;
+use sluice_ledger::keys::{KeyError, KeyStore};
 use sluice_ledger::store::StoreError;
 
 /// Between two looks at what other processes have changed.

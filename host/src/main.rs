@@ -4,10 +4,12 @@ mod admin;
 mod answer;
 mod app;
 mod attempts;
+mod auth;
 mod call;
 mod caller;
 mod charge;
 mod cli;
+mod commands;
 mod config;
 mod connector;
 mod drain;
@@ -16,7 +18,9 @@ mod fault;
 mod frames;
 mod funding;
 mod gateway;
+mod key_book;
 mod lane;
+mod ledger_pages;
 mod measures;
 mod metrics;
 mod money;
@@ -45,7 +49,7 @@ use std::process::ExitCode;
 use app::{App, StartError};
 use clap::Parser;
 use cli::{BuildArgs, Cli, Command, PluginCommand};
-use config::{ConfigError, Environment};
+use config::{Config, ConfigError, Environment};
 use drain::Stopped;
 use supervisor::Purpose;
 
@@ -63,6 +67,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Some(Command::Plugin(PluginCommand::Build(args))) => build_plugins(args),
+        Some(Command::Key(command)) => {
+            configured(&cli).and_then(|config| Ok(commands::key(&config, command)?))
+        }
+        Some(Command::Usage(args)) => configured(&cli).and_then(|config| Ok(commands::usage(&config, args)?)),
         None | Some(Command::Serve) => match start(&cli, Purpose::Serve).and_then(|app| Ok(app.serve()?)) {
             Ok(Stopped::Clean) => Ok(()),
             Ok(Stopped::Cut { .. }) => return ExitCode::from(EXIT_CUT),
@@ -84,6 +92,10 @@ fn main() -> ExitCode {
             ExitCode::from(if config { EXIT_CONFIG } else { EXIT_FAILURE })
         }
     }
+}
+
+fn configured(cli: &Cli) -> Result<Config, Box<dyn Error>> {
+    Ok(Config::load(cli.config.as_deref(), &Environment::load()?)?)
 }
 
 fn start(cli: &Cli, purpose: Purpose) -> Result<App, Box<dyn Error>> {

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use sluice_core::books::Mode;
 use sluice_core::clock::{Clock, UnixSeconds};
 use sluice_core::money::NanoUsd;
-use sluice_ledger::budget::{AccountKey, Drawn};
+use sluice_core::window::Window;
+use sluice_ledger::budget::{self, AccountKey, Drawn, Scope, Scopes};
 use sluice_ledger::recovery::{Found, RecoveryError};
 use sluice_ledger::spending::Spending;
 use smallvec::SmallVec;
@@ -73,7 +75,7 @@ impl Money {
         upstream: &str,
     ) -> Result<Draws, Refusal> {
         let mut draws = Draws { accounts: Accounts::new(), wants_price: false };
-        if budgets.is_empty() {
+        if budgets.is_empty() && caller.budgets().is_empty() {
             return Ok(draws);
         }
         let now = self.now();
@@ -97,6 +99,15 @@ impl Money {
             draws.wants_price |= budget.unpriced == Unpriced::Deny;
             draws.accounts.push(Drawn { budget: Arc::clone(&budget.rule), key, resets_s });
         }
+        for own in caller.budgets() {
+            let name: Arc<str> = format!("of the key, {}", window_name(&own.window)).into();
+            let budget = budget::Budget { name: Arc::clone(&name), cap: own.cap, mode: Mode::Enforce };
+            let span = own.window.span(now);
+            let key = AccountKey { budget: name, scope: Arc::clone(&caller.key), start_s: span.start.get() };
+            let resets_s = span.end.map(UnixSeconds::get);
+            draws.wants_price = true;
+            draws.accounts.push(Drawn { budget: Arc::new(budget), key, resets_s });
+        }
         Ok(draws)
     }
 
@@ -118,6 +129,30 @@ impl Money {
     /// Seconds until a window ends.
     pub(crate) fn until(&self, resets_s: i64) -> u64 {
         u64::try_from(resets_s - self.now().get()).unwrap_or(0)
+    }
+}
+
+/// Whose accounts these budgets have, by their names.
+pub(crate) fn scopes(budgets: &[Budget]) -> Scopes {
+    let scope = |budget: &Budget| {
+        let scope = match budget.per {
+            Per::Run => Scope::Run,
+            Per::Key => Scope::Key,
+            Per::Team => Scope::Team,
+            Per::Model => Scope::Model,
+            Per::All => Scope::All,
+            Per::Upstream => return None,
+        };
+        Some((budget.rule.name.to_string(), scope))
+    };
+    budgets.iter().filter_map(scope).collect()
+}
+
+fn window_name(window: &Window) -> &'static str {
+    match window {
+        Window::Day(_) => "each day",
+        Window::Month(_) => "each month",
+        Window::Total => "in total",
     }
 }
 

@@ -90,6 +90,24 @@ pub(crate) enum Refusal {
     Unbounded(Unbounded),
     /// An account does not have what it may cost.
     Budget(Box<BudgetRefusal>),
+    /// A client's key that does not work, and why.
+    Key {
+        wrong: &'static str,
+    },
+    /// Not the admin key, or none is set and the operator is somewhere else.
+    AdminKey {
+        set: bool,
+    },
+    /// The key is not for this model.
+    ModelNotAllowed {
+        model: String,
+    },
+    /// A wish of an operator that cannot be met, and why.
+    Admin {
+        status: StatusCode,
+        code: &'static str,
+        text: String,
+    },
     /// A rate is used up.
     OverRate(OverRate),
     /// Money cannot be written down now.
@@ -244,6 +262,16 @@ impl Refusal {
                     Face { kind: "rate_limit_error", ..client(StatusCode::TOO_MANY_REQUESTS, "budget_held") }
                 }
             },
+            Refusal::Key { .. } => {
+                Face { kind: "authentication_error", ..client(StatusCode::UNAUTHORIZED, "invalid_api_key") }
+            }
+            Refusal::AdminKey { .. } => {
+                Face { kind: "authentication_error", ..client(StatusCode::UNAUTHORIZED, "invalid_admin_key") }
+            }
+            Refusal::ModelNotAllowed { .. } => {
+                Face { kind: "permission_error", ..client(StatusCode::FORBIDDEN, "model_not_allowed") }
+            }
+            Refusal::Admin { status, code, .. } => client(*status, code),
             Refusal::OverRate(_) => Face {
                 kind: "rate_limit_error",
                 ..client(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded")
@@ -298,6 +326,11 @@ impl Refusal {
             Refusal::Unbounded(why) => format!("A budget applies, and what this request costs has no bound: {why}."),
             Refusal::Budget(budget) => budget.message(),
             Refusal::OverRate(over) => over.message(),
+            Refusal::Key { wrong } => format!("The API key {wrong}."),
+            Refusal::AdminKey { set: true } => "The admin key is missing or wrong: send it as `authorization: Bearer KEY`.".into(),
+            Refusal::AdminKey { set: false } => "No admin key is set ([admin] key), so these pages are for the machine itself.".into(),
+            Refusal::ModelNotAllowed { model } => format!("This API key is not for the model {model:?}."),
+            Refusal::Admin { text, .. } => text.clone(),
             Refusal::Ledger { reason } => {
                 format!("Spending cannot be written down now ({reason}), so nothing new is spent; ask again in a moment.")
             }

@@ -100,10 +100,10 @@ impl Server {
                 return std::io::Error::other("the places for connections are closed");
             };
             match listener.accept().await {
-                Ok((stream, _peer)) => {
+                Ok((stream, peer)) => {
                     let (server, finish) = (Arc::clone(self), connections.finish.subscribe());
                     connections.tasks.spawn(async move {
-                        server.connection(stream, finish).await;
+                        server.connection(stream, peer.ip(), finish).await;
                         drop(place);
                     });
                 }
@@ -116,7 +116,7 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, mut finish: watch::Receiver<bool>) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: IpAddr, mut finish: watch::Receiver<bool>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
@@ -134,7 +134,7 @@ impl Server {
             .keep_alive_interval(HTTP2_PING_EVERY)
             .max_header_list_size(HEAD_BYTES_MAX as u32)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
-        let client = Connection::default();
+        let client = Connection::from(peer);
         let this = client.clone();
         let service = service_fn(move |request| {
             let (server, client) = (Arc::clone(&self), this.clone());
@@ -187,7 +187,9 @@ impl Server {
         body: Incoming,
         client: Connection,
     ) -> Result<Response<Body>, Refusal> {
-        check_origin(&head.uri, &head.headers)?;
+        if !self.gateway.requires_keys() {
+            check_origin(&head.uri, &head.headers)?;
+        }
         let path = head.uri.path();
         match path {
             "/v1/chat/completions" => {
@@ -195,10 +197,12 @@ impl Server {
                 self.gateway.chat(id, head, body, client).await
             }
             _ => {
-                let page =
-                    self.admin.page(path).ok_or_else(|| Refusal::NoSuchPath { path: shortened(path) })?;
+                let page = self
+                    .admin
+                    .page(path, &head.method)
+                    .ok_or_else(|| Refusal::NoSuchPath { path: shortened(path) })?;
                 only(&head.method, page.method())?;
-                page.answer().await
+                page.answer(&head, body, client.peer()).await
             }
         }
     }

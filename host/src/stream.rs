@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,8 +54,11 @@ pub(crate) struct Client {
 
 /// A client's connection. (On HTTP/2 a stream whose window is shut is never asked for more: only the
 /// connection can be ended then.)
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Connection(Arc<Notify>);
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    end: Arc<Notify>,
+    peer: IpAddr,
+}
 
 /// What a relay says.
 enum Piece {
@@ -320,13 +324,22 @@ impl Reader {
 }
 
 impl Connection {
+    pub(crate) fn from(peer: IpAddr) -> Connection {
+        Connection { end: Arc::default(), peer }
+    }
+
+    /// Who is at the other end of it: a client, or a proxy.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
     /// Ends it, whatever else goes over it.
     fn end(&self) {
-        self.0.notify_one();
+        self.end.notify_one();
     }
 
     /// When somebody wants it to end.
     pub(crate) async fn ended(&self) {
-        self.0.notified().await;
+        self.end.notified().await;
     }
 }

@@ -29,15 +29,17 @@ const TOP_LEVEL: [&str; 11] = [
 /// Modules of the host at the edges of HTTP: who listens, who sends, who answers, who reads
 /// a request, who writes a secret into one, and who checks an address or a header's value that
 /// was configured.
-const HTTP_EDGES: [&str; 16] = [
+const HTTP_EDGES: [&str; 18] = [
     "host/src/admin.rs",
     "host/src/answer.rs",
     "host/src/attempts.rs",
+    "host/src/auth.rs",
     "host/src/call.rs",
     "host/src/caller.rs",
     "host/src/fault.rs",
     "host/src/frames.rs",
     "host/src/gateway.rs",
+    "host/src/ledger_pages.rs",
     "host/src/prepared.rs",
     "host/src/rate_headers.rs",
     "host/src/refusal.rs",

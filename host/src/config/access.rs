@@ -52,7 +52,10 @@ pub(super) fn networks(found: &Found<'_>) -> Vec<IpNet> {
     let wanted = "wanted addresses or networks such as \"10.0.0.0/8\" or \"::1\"";
     let network = |item: Found<'_>| {
         let text = item.text()?.trim();
-        let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()));
+        let parsed = text
+            .parse::<IpNet>()
+            .ok()
+            .or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()));
         match parsed {
             Some(network) => Some(network),
             None => item.refuse(wanted),

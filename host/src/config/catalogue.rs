@@ -11,8 +11,8 @@ use url::Url;
 
 use super::sections::DEFAULT_POLICY;
 use super::{
-    Config, ConfigError, Environment, Limits, Located, Model, Place, PluginFolder, Secret, Server, Target,
-    TargetModel, Upstream, VendorTimers, timers,
+    Access, Config, ConfigError, Environment, Limits, Located, Model, Place, PluginFolder, Secret, Server,
+    Target, TargetModel, Upstream, VendorTimers, timers,
 };
 
 /// Data, not code: what is known about vendors.
@@ -53,6 +53,7 @@ pub(super) fn without_file(environment: &Environment) -> Result<Config, ConfigEr
     Ok(Config {
         file: None,
         server,
+        access: Access::default(),
         plugins,
         upstreams,
         models,

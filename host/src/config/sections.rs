@@ -9,10 +9,10 @@ use toml::de::DeTable;
 
 use super::reader::{Document, Found, Table};
 use super::{
-    Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
+    Access, Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
     TargetModel, Upstream, VendorTimers,
 };
-use super::{budgets, limits, price, timers};
+use super::{access, budgets, limits, price, timers};
 
 /// Policy of a model that names none.
 pub(super) const DEFAULT_POLICY: &str = "priority";
@@ -30,36 +30,40 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         Ok(entries) => entries,
         Err(error) => return Err(ConfigError::Problems(vec![document.syntax(&error)])),
     };
-    let (server, plugins, upstreams, models, budgets) = {
+    let (server, access, plugins, upstreams, models, budgets) = {
         let root = document.root(entries.get_ref());
-        let server = root.table("server").map_or_else(Server::default, server);
+        let mut access = access::access(&root, environment);
+        let server = root.table("server");
+        let server = server.map_or_else(Server::default, |table| server_of(table, &mut access));
         let plugins = root.table("plugins").map_or_else(PluginFolder::default, plugins);
         let upstreams = root.table("upstreams").map_or_else(Vec::new, |table| upstreams(&table, environment));
         let models = models(&root);
         let budgets = budgets::budgets(&root).into();
         check_names(&root, &upstreams, &models);
         root.not_built("listen", "further listeners");
-        root.not_built("keys", "client keys");
         root.finish();
-        (server, plugins, upstreams, models, budgets)
+        (server, access, plugins, upstreams, models, budgets)
     };
     let (problems, secret_files) = document.into_findings();
     if !problems.is_empty() {
         return Err(ConfigError::Problems(problems));
     }
-    Ok(Config { file: Some(file.into()), server, plugins, upstreams, models, budgets, secret_files })
+    Ok(Config { file: Some(file.into()), server, access, plugins, upstreams, models, budgets, secret_files })
 }
 
-fn server(table: Table<'_>) -> Server {
+fn server_of(table: Table<'_>, access: &mut Access) -> Server {
     let mut server = Server::default();
     if let Some(found) = table.get("listen") {
-        server.listen = found.text().and_then(|text| listen(&found, text)).unwrap_or(server.listen);
+        server.listen = found.text().and_then(|text| listen(&found, text, access)).unwrap_or(server.listen);
     }
     if let Some(found) = table.get("workers") {
         server.workers = found.integer(1..=WORKERS_MAX).and_then(|count| usize::try_from(count).ok());
     }
     if let Some(found) = table.get("data_dir") {
         server.data_dir = path(&found).unwrap_or(server.data_dir);
+    }
+    if let Some(found) = table.get("trusted_proxies") {
+        access.trusted_proxies = access::networks(&found);
     }
     if let Some(timeouts) = table.table("timeouts") {
         server.timers = timers::client_timers(&timeouts);
@@ -71,13 +75,13 @@ fn server(table: Table<'_>) -> Server {
     server
 }
 
-fn listen(found: &Found<'_>, text: &str) -> Option<SocketAddr> {
+fn listen(found: &Found<'_>, text: &str, access: &Access) -> Option<SocketAddr> {
     let Ok(address) = text.parse::<SocketAddr>() else {
         return found.refuse("wanted an address and a port such as \"127.0.0.1:8080\"");
     };
-    if !address.ip().is_loopback() {
+    if !address.ip().is_loopback() && !access.keys_required {
         return found.refuse(
-            "wanted a loopback address: no client key is required, so a public one would serve anyone",
+            "wanted a loopback address: no client key is required, so a public one would serve anyone ([keys] required = true)",
         );
     }
     Some(address)
@@ -161,7 +165,7 @@ fn secrets(table: &Table<'_>, environment: &Environment) -> BTreeMap<String, Loc
     table.named().into_iter().filter_map(read).collect()
 }
 
-fn secret(found: &Found<'_>, environment: &Environment) -> Option<Secret> {
+pub(super) fn secret(found: &Found<'_>, environment: &Environment) -> Option<Secret> {
     let text = found.value.as_str().unwrap_or_default();
     // Only a reference is repeated in a message: anything else may be the secret itself.
     let refuse = |wanted: String| {
