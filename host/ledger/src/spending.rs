@@ -432,4 +432,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+mod bad_disks;
+#[cfg(test)]
 mod tests;
