@@ -139,8 +139,8 @@ impl Retention {
         Retention { kept_bytes, reserve_bytes, folded_to: String::new(), looked_to: 0, reached: false }
     }
 
-    /// Looks, and does a bounded piece of what there is to do: at most [`ROWS_MAX`] rows or
-    /// [`PAGES_MAX`] pages.
+    /// Looks, and does a bounded piece of what there is to do: at most two thousand rows or
+    /// 256 pages.
     ///
     /// # Errors
     ///
