@@ -161,11 +161,9 @@ impl Store {
         };
         let held = NanoUsd::from_nanos(found.row.cost);
         let Some(charge) = charge.allowed(held) else { return Ok(Resolved::Beyond { held }) };
-        for account in &found.accounts {
-            batch.resolve(*account, held, charge)?;
-        }
         found.row.cost = charge.nanos();
-        for (_, key) in keys_of(batch.connection(), &found.ids)? {
+        for (account, key) in keys_of(batch.connection(), &found.accounts)? {
+            batch.resolve(account, held, charge)?;
             name(&mut found.row, &key, scopes);
         }
         batch.add_rows(&[found.row])?;
@@ -208,8 +206,7 @@ impl Store {
 struct Open {
     /// Its cost is what was held, until somebody says what it was.
     row: Row,
-    accounts: Vec<AccountId>,
-    ids: String,
+    accounts: String,
 }
 
 impl Batch<'_> {
@@ -229,8 +226,7 @@ impl Batch<'_> {
                 basis: BASIS_OPERATOR.into(),
                 ..Row::default()
             };
-            let ids: String = found.get(3)?;
-            Ok(Open { row, accounts: ids_of(&ids).collect(), ids })
+            Ok(Open { row, accounts: found.get(3)? })
         });
         Ok(open.optional()?)
     }
@@ -273,6 +269,7 @@ pub(crate) fn ids_of(ids: &str) -> impl Iterator<Item = AccountId> {
     ids.split_ascii_whitespace().filter_map(|id| id.parse().ok().map(AccountId))
 }
 
+/// An account that is not there is left out: the checker finds it.
 fn keys_of(connection: &Connection, ids: &str) -> Result<Vec<(AccountId, AccountKey)>, StoreError> {
     let text = "SELECT budget, scope, start_s FROM accounts WHERE id = ?1";
     let mut statement = connection.prepare_cached(text)?;

@@ -83,6 +83,8 @@ pub struct Journal {
     file: File,
     position: Position,
     buffer: Vec<u8>,
+    /// Behind the position there is a part of a record that could not be cut away.
+    torn: bool,
 }
 
 /// What a segment holds.
@@ -118,7 +120,7 @@ impl Journal {
         options.write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(file_of(folder, segment))?;
         let position = Position { segment, offset: 0 };
-        Ok(Journal { folder: folder.into(), file, position, buffer: Vec::with_capacity(1024) })
+        Ok(Journal { folder: folder.into(), file, position, buffer: Vec::with_capacity(1024), torn: false })
     }
 
     /// Writes a record. When this returns, a crash does not lose it.
@@ -137,9 +139,12 @@ impl Journal {
         let checksum = crc32fast::hash(body);
         self.buffer[..4].copy_from_slice(&length.to_le_bytes());
         self.buffer[4..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
-        if let Err(error) = self.file.write_all(&self.buffer) {
-            // A part of it may be there; what follows must not stand behind it.
+        if self.torn {
             self.cut_back()?;
+        }
+        if let Err(error) = self.file.write_all(&self.buffer) {
+            // A part of it may be there; what follows must not stand behind it, or nobody reads it.
+            self.torn = self.cut_back().is_err();
             return Err(error);
         }
         self.position.offset += self.buffer.len() as u64;
@@ -149,6 +154,7 @@ impl Journal {
     fn cut_back(&mut self) -> io::Result<()> {
         self.file.set_len(self.position.offset)?;
         rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Start(self.position.offset))?;
+        self.torn = false;
         Ok(())
     }
 
@@ -165,7 +171,11 @@ impl Journal {
     pub fn next_segment<'h>(&mut self, open: impl Iterator<Item = &'h Held>) -> io::Result<()> {
         let mut next = Journal::begin(&self.folder, self.position.segment + 1)?;
         for held in open {
-            next.append(&Record::Held(held.clone()))?;
+            if let Err(error) = next.append(&Record::Held(held.clone())) {
+                // Read after this one, it would open holds again that end from now on.
+                fs::remove_file(file_of(&self.folder, self.position.segment + 1))?;
+                return Err(error);
+            }
         }
         *self = next;
         Ok(())
@@ -293,6 +303,37 @@ mod tests {
             let read = Segment::read(folder.path(), 1).unwrap();
             assert_eq!((read.records.len(), read.torn), (1, true), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_begun_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::begin(folder.path(), 1).unwrap();
+        journal.append(&Record::Held(held(1))).unwrap();
+        std::os::unix::fs::symlink("/dev/full", file_of(folder.path(), 2)).unwrap();
+        let error = journal.next_segment([held(1)].iter()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!((segments(folder.path()).unwrap(), journal.position().segment), (vec![1], 1));
+        journal.append(&Record::Settled { id: HoldId(1), charge: 5, row: None }).unwrap();
+        assert_eq!(Segment::read(folder.path(), 1).unwrap().records.len(), 2);
+    }
+
+    #[test]
+    fn behind_a_part_that_cannot_be_cut_away_nothing_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::begin(folder.path(), 1).unwrap();
+        // A pipe takes a part of a record when it is nearly full, and is never shorter.
+        let (mut reader, writer) = io::pipe().unwrap();
+        journal.file = File::from(std::os::fd::OwnedFd::from(writer));
+        for end in [&journal.file, &File::from(std::os::fd::OwnedFd::from(reader.try_clone().unwrap()))] {
+            rustix::fs::fcntl_setfl(end, rustix::fs::OFlags::NONBLOCK).unwrap();
+        }
+        let long = Held { request: "x".repeat(5000), ..held(1) };
+        while journal.append(&Record::Held(long.clone())).is_ok() {}
+        let mut bytes = Vec::new();
+        let _ = io::Read::read_to_end(&mut reader, &mut bytes);
+        assert!(bytes.len() as u64 > journal.position().offset, "a part is there");
+        assert!(journal.append(&Record::Held(held(2))).is_err());
     }
 
     #[test]

@@ -100,7 +100,14 @@ pub fn recover(
     }
     batch.add_rows(&unapplied.rows)?;
     let mut most = NanoUsd::ZERO;
-    for (id, lease) in batch.leases(node)? {
+    let mut leases: BTreeMap<AccountId, NanoUsd> = batch.leases(node)?.into_iter().collect();
+    // A hold counts where nothing is leased any more, too: a debt has eaten it, or nothing is refused.
+    for id in unapplied.open.values().flat_map(Held::accounts) {
+        if is_account(&batch, id)? {
+            leases.entry(id).or_default();
+        }
+    }
+    for (id, lease) in leases {
         let of_it = unapplied.open.values().filter(|held| held.accounts().contains(&id));
         let open = of_it.fold(NanoUsd::ZERO, |sum, held| sum.saturating_add(held.amount()));
         let doubt = if power_lost { lease.max(open) } else { open };
@@ -157,6 +164,11 @@ pub(crate) fn set_clock(batch: &Batch<'_>, seconds: i64) -> Result<(), StoreErro
 /// [`StoreError`].
 pub(crate) fn set_clean(batch: &Batch<'_>) -> Result<(), StoreError> {
     batch.set_meta(CLEAN, "yes")
+}
+
+/// After a loss of power the journal may know of more than the store.
+fn is_account(batch: &Batch<'_>, id: AccountId) -> Result<bool, StoreError> {
+    Ok(batch.connection().prepare_cached("SELECT 1 FROM accounts WHERE id = ?1")?.exists([id.0])?)
 }
 
 fn position(batch: &Batch<'_>) -> Result<Position, StoreError> {

@@ -17,7 +17,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::budget::AccountKey;
-use crate::rows::DAY_MS;
+use crate::rows::{ADD_UP, DAY_MS};
 use crate::store::{Batch, Store, StoreError, WAL_BYTES};
 use crate::usage::account_key;
 
@@ -139,8 +139,8 @@ impl Retention {
         Retention { kept_bytes, reserve_bytes, folded_to: String::new(), looked_to: 0, reached: false }
     }
 
-    /// Looks, and does a bounded piece of what there is to do: at most [`ROWS_MAX`] rows or
-    /// [`PAGES_MAX`] pages.
+    /// Looks, and does a bounded piece of what there is to do: at most two thousand rows or
+    /// 256 pages.
     ///
     /// # Errors
     ///
@@ -326,9 +326,7 @@ fn fold(batch: &Batch<'_>, day: &str) -> Result<u64, StoreError> {
          ((key, team, run, model, upstream) <= (?2, ?3, ?4, ?5, ?6) OR ?4 = '')";
     let add = format!(
         "INSERT INTO usage SELECT day, key, team, '', model, upstream, sum(calls), sum(input), sum(output), \
-         sum(cost) FROM usage WHERE {which} GROUP BY key, team, model, upstream ON CONFLICT DO UPDATE SET \
-         calls = calls + excluded.calls, input = input + excluded.input, \
-         output = output + excluded.output, cost = cost + excluded.cost"
+         sum(cost) FROM usage WHERE {which} GROUP BY key, team, model, upstream ON CONFLICT DO UPDATE SET {ADD_UP}"
     );
     batch.connection().prepare_cached(&add)?.execute(some)?;
     let remove = format!("DELETE FROM usage WHERE {which}");

@@ -11,6 +11,15 @@ use sluice_core::money::NanoUsd;
 /// Milliseconds of a day; sums are by the day in UTC.
 pub(crate) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// The largest count of tokens, of a call and of a sum: a quadrillion. Vendors say what they like; what
+/// the database cannot add up would keep it from taking anything more.
+const COUNT_MAX: u64 = 1 << 50;
+
+/// How a sum that is there takes in another.
+pub(crate) const ADD_UP: &str = "calls = calls + excluded.calls, \
+     input = min(input + excluded.input, 1 << 50), output = min(output + excluded.output, 1 << 50), \
+     cost = cost + excluded.cost";
+
 /// One call, as it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
@@ -120,18 +129,21 @@ impl Batch<'_> {
             };
             let sum = sums.entry(group).or_default();
             sum.calls += 1;
-            sum.input = sum.input.saturating_add(row.input + row.cached_input + row.cache_write);
-            sum.output = sum.output.saturating_add(row.output + row.reasoning);
+            sum.input = sum
+                .input
+                .saturating_add(row.input.saturating_add(row.cached_input).saturating_add(row.cache_write));
+            sum.output = sum.output.saturating_add(row.output.saturating_add(row.reasoning));
             sum.cost = sum.cost.saturating_add(row.cost);
         }
         self.add_sums(sums)
     }
 
     fn add_sums(&self, sums: BTreeMap<Group<'_>, Sum>) -> Result<(), StoreError> {
-        let add = "INSERT INTO usage VALUES (date(?1, 'unixepoch'), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO UPDATE SET \
-             calls = calls + excluded.calls, input = input + excluded.input, \
-             output = output + excluded.output, cost = cost + excluded.cost";
-        let mut add = self.connection().prepare_cached(add)?;
+        let add = format!(
+            "INSERT INTO usage VALUES (date(?1, 'unixepoch'), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
+             ON CONFLICT DO UPDATE SET {ADD_UP}"
+        );
+        let mut add = self.connection().prepare_cached(&add)?;
         for (group, sum) in sums {
             add.execute(params![
                 integer(group.day * (DAY_MS / 1000)),
@@ -152,5 +164,30 @@ impl Batch<'_> {
 
 /// Counts that no vendor reaches are the largest.
 fn integer(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+    count.min(COUNT_MAX).cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::usage::{Query, Which};
+
+    #[test]
+    fn counts_that_no_vendor_reaches_do_not_stop_the_ledger() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("sluice.db")).unwrap();
+        let most = u64::MAX;
+        let row =
+            Row { input: most, cached_input: most, output: most, reasoning: most, cost: 1, ..Row::default() };
+        let query = Query { by: Vec::new(), which: Which::default(), limit: 1 };
+        for round in 1..4 {
+            let batch = store.batch().unwrap();
+            batch.add_rows(&[row.clone(), Row { key: "k".into(), ..row.clone() }]).unwrap();
+            batch.commit().unwrap();
+            let sum = store.usage(&query).unwrap().rows.remove(0);
+            assert_eq!((sum.calls, sum.cost.nanos()), (2 * round, 2 * round));
+            assert!(sum.input >= COUNT_MAX && sum.output >= COUNT_MAX);
+        }
+    }
 }

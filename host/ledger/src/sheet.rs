@@ -167,6 +167,17 @@ mod tests {
         assert_eq!(records[2][0], u64::MAX.to_string());
     }
 
+    #[test]
+    fn each_beginning_of_a_formula_is_marked() {
+        for first in ["=", "+", "-", "@", "\t", "\r", "'"] {
+            let name = format!("{first}1+1");
+            assert_eq!(fields(&sheet(&of(&name)))[1][0], format!("'{name}"));
+        }
+        for name in ["", "1-1", "a=b", "run-1", " x"] {
+            assert_eq!(fields(&sheet(&of(name)))[1][0], name);
+        }
+    }
+
     proptest! {
         /// Whatever a client calls its run: no field is a formula, and what was written can be had back.
         #[test]

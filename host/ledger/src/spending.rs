@@ -383,4 +383,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+mod bad_disks;
+#[cfg(test)]
 mod tests;

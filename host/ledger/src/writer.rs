@@ -43,10 +43,16 @@ pub(crate) enum Message {
     Close,
     #[cfg(test)]
     Abandon,
+    #[cfg(test)]
+    With(With),
 }
 
 /// Done, or why not.
 type Answer = oneshot::Sender<Result<(), &'static str>>;
+
+/// Done to the store between two batches.
+#[cfg(test)]
+pub(crate) type With = Box<dyn FnOnce(&Store) + Send>;
 
 struct Writer {
     store: Store,
@@ -63,6 +69,8 @@ struct Work {
     back: Vec<(AccountId, NanoUsd)>,
     all_back: bool,
     close: bool,
+    #[cfg(test)]
+    with: Vec<With>,
 }
 
 /// A lease that the store has given.
@@ -101,6 +109,8 @@ impl Writer {
             }
             let Some(spending) = spending.upgrade() else { return };
             let close = work.close;
+            #[cfg(test)]
+            work.with.drain(..).for_each(|with| with(&self.store));
             self.batch(&spending, work);
             if close {
                 return;
@@ -218,6 +228,8 @@ impl Work {
             Message::Close => self.close = true,
             #[cfg(test)]
             Message::Abandon => {}
+            #[cfg(test)]
+            Message::With(with) => self.with.push(with),
         }
     }
 }

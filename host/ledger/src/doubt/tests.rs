@@ -218,6 +218,39 @@ fn a_gateway_that_runs_learns_of_it_before_it_refuses() {
     spending.close();
 }
 
+#[test]
+fn what_is_held_when_a_debt_has_eaten_the_lease_is_in_doubt() {
+    let folder = TempDir::new().unwrap();
+    let (spending, _) = Spending::open(folder.path(), "boot-1", 50).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let hold = |amount| runtime.block_on(spending.hold(&[drawn("all", "")], usd(amount), Attempt::default()));
+    let (one, mut other) = (hold(100).unwrap(), hold(100).unwrap());
+    other.sent();
+    one.settle(usd(CAP), None);
+    spending.flush().unwrap();
+    std::mem::forget(other);
+    spending.abandon();
+    let (spending, found) = Spending::open(folder.path(), "boot-1", 60).unwrap();
+    spending.close();
+    assert_eq!((found.in_doubt, found.amount), (1, usd(100)));
+    let mut store = Store::open(&file(&folder)).unwrap();
+    assert_eq!(spent(&store), [(CAP, 100)]);
+    assert_eq!(resolve(&mut store, 1, within(60)), Resolved::Done { held: usd(100) });
+    assert_eq!(spent(&store), [(CAP + 60, 0)]);
+}
+
+#[test]
+fn an_account_that_is_lost_does_not_keep_a_hold_in_doubt() {
+    let (_folder, mut store) = left_by(&[100], "boot-1");
+    store.connection().execute_batch("DELETE FROM accounts WHERE budget = 'runs'").unwrap();
+    assert!(
+        check(&store).list.iter().any(|found| matches!(found, crate::checker::Finding::NoAccount { .. }))
+    );
+    assert_eq!(store.doubts(1).unwrap()[0].accounts.len(), 2);
+    assert_eq!(resolve(&mut store, 1, within(70)), Resolved::Done { held: usd(100) });
+    assert_eq!(spent(&store), [(70, 0); 2]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
