@@ -5,10 +5,22 @@
 use rusqlite::params;
 use serde_json::Value;
 
-use crate::store::{Batch, Store, StoreError, milliseconds, since_epoch};
+use crate::store::{Batch, Store, StoreError};
 
 /// Rows of one answer at most: a page of them, whatever is asked for.
 pub const ROWS_MAX: usize = 1000;
+
+pub(crate) const TABLES: &str = "
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    act TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    outcome TEXT NOT NULL
+) STRICT;
+";
 
 /// An act, to be written.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +99,20 @@ impl Store {
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+}
+
+/// An instant, as the database has it.
+///
+/// # Errors
+///
+/// [`StoreError::Overflow`]: the time is some hundred million years ahead.
+pub(crate) fn milliseconds(at_ms: u64) -> Result<i64, StoreError> {
+    i64::try_from(at_ms).map_err(|_| StoreError::Overflow)
+}
+
+/// As the database has it: only what is after the epoch is ever written.
+pub(crate) fn since_epoch(at_ms: i64) -> u64 {
+    u64::try_from(at_ms).unwrap_or(0)
 }
 
 #[cfg(test)]

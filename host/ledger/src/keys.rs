@@ -20,6 +20,7 @@ pub mod secret;
 pub mod terms;
 pub mod watch;
 
+pub(crate) use rows::TABLES;
 use secret::{KeyId, Secrets};
 use terms::{BadTerms, Terms};
 

@@ -60,26 +60,6 @@ CREATE TABLE in_doubt (
     accounts TEXT NOT NULL,
     since_ms INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE keys (
-    id TEXT NOT NULL PRIMARY KEY,
-    terms TEXT NOT NULL,
-    name TEXT NOT NULL AS (terms ->> '$.name') STORED,
-    created_ms INTEGER NOT NULL,
-    revoked_ms INTEGER,
-    digest BLOB NOT NULL,
-    before_digest BLOB,
-    before_until_ms INTEGER
-) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX keys_by_name ON keys (name) WHERE revoked_ms IS NULL;
-CREATE TABLE audit (
-    id INTEGER PRIMARY KEY,
-    at_ms INTEGER NOT NULL,
-    actor TEXT NOT NULL,
-    act TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    detail TEXT NOT NULL,
-    outcome TEXT NOT NULL
-) STRICT;
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -11,6 +11,7 @@ use sluice_core::money::NanoUsd;
 use sluice_core::vault::Vault;
 
 use crate::budget::{AccountKey, Budget};
+use crate::{audit, keys};
 
 /// The layout that this version writes.
 const LAYOUT: i64 = 1;
@@ -132,7 +133,9 @@ impl Store {
         let found: i64 = batch.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match found {
             0 => {
-                batch.execute_batch(TABLES)?;
+                for tables in [TABLES, audit::TABLES, keys::TABLES] {
+                    batch.execute_batch(tables)?;
+                }
                 batch.pragma_update(None, "user_version", LAYOUT)?;
             }
             LAYOUT => {}
@@ -348,18 +351,4 @@ pub(crate) fn amount(number: i64) -> NanoUsd {
 /// [`StoreError::Overflow`].
 pub(crate) fn number(amount: NanoUsd) -> Result<i64, StoreError> {
     i64::try_from(amount.nanos()).map_err(|_| StoreError::Overflow)
-}
-
-/// An instant, as the database has it.
-///
-/// # Errors
-///
-/// [`StoreError::Overflow`]: the time is some hundred million years ahead.
-pub(crate) fn milliseconds(at_ms: u64) -> Result<i64, StoreError> {
-    i64::try_from(at_ms).map_err(|_| StoreError::Overflow)
-}
-
-/// As the database has it: only what is after the epoch is ever written.
-pub(crate) fn since_epoch(at_ms: i64) -> u64 {
-    u64::try_from(at_ms).unwrap_or(0)
 }

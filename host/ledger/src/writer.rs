@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Weak;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluice_core::books::{AccountId, Grant};
 use sluice_core::money::NanoUsd;
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::budget::{AccountKey, Drawn};
 use crate::journal::{Journal, Position, SEGMENT_BYTES};
 use crate::recovery::{set_clean, set_clock, set_position};
+use crate::retention::{LIMIT_BYTES, Next, Retention};
 use crate::spending::{Queue, Spending};
 use crate::store::{Store, StoreError};
 
@@ -22,6 +23,9 @@ const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
 /// Between two looks at leases that nobody draws on.
 const IDLE_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two looks at the size of the database.
+const ROOM_EVERY: Duration = Duration::from_secs(60);
 
 /// Those who wait for a lease, in one batch.
 const REFILLS_MAX: usize = 256;
@@ -59,6 +63,8 @@ struct Writer {
     folder: PathBuf,
     inbox: Receiver<Message>,
     looked_at: Instant,
+    retention: Retention,
+    looks_at_room: Instant,
 }
 
 /// One batch's work.
@@ -86,7 +92,8 @@ pub(crate) fn start(
     spending: Weak<Spending>,
     inbox: Receiver<Message>,
 ) -> io::Result<JoinHandle<()>> {
-    let writer = Writer { store, folder, inbox, looked_at: Instant::now() };
+    let (now, retention) = (Instant::now(), Retention::new(LIMIT_BYTES));
+    let writer = Writer { store, folder, inbox, looked_at: now, retention, looks_at_room: now + ROOM_EVERY };
     std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&spending))
 }
 
@@ -115,6 +122,25 @@ impl Writer {
             if close {
                 return;
             }
+            self.make_room();
+        }
+    }
+
+    /// Keeps the database within its share of the disk, a little at a time.
+    fn make_room(&mut self) {
+        let now = Instant::now();
+        if now < self.looks_at_room {
+            return;
+        }
+        // Windows are not known here: accounts stay, calls and sums go.
+        let step = self.retention.step(&mut self.store, unix_ms(), &|_| None);
+        let next = step.as_ref().map_or(Next::Enough, |report| report.next);
+        self.looks_at_room = now + if next == Next::More { FLUSH_EVERY } else { ROOM_EVERY };
+        if let Ok(report) = &step
+            && report.reached
+        {
+            let bytes = report.size.all_bytes();
+            tracing::warn!(bytes, "the ledger has reached its share of the disk: the oldest calls go");
         }
     }
 
@@ -251,6 +277,11 @@ fn failed(spending: &Spending, mut queue: Queue, work: Work, error: &StoreError)
     for answer in work.answers.into_iter().chain(work.refills.into_iter().map(|(_, _, answer)| answer)) {
         let _ = answer.send(Err(code));
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What each account is charged.

@@ -12,8 +12,8 @@ use super::rows::{self, GENERATION};
 use super::secret::{Digest, KeyId, NewKey, Secrets};
 use super::terms::{Draft, Terms};
 use super::{KeyError, KeyRecord, KeyStore, Listed};
-use crate::audit::Act;
-use crate::store::{Batch, StoreError, milliseconds, since_epoch};
+use crate::audit::{Act, milliseconds, since_epoch};
+use crate::store::{Batch, StoreError};
 
 /// What came of the wish to create a key.
 #[derive(Debug)]

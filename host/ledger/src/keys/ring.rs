@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::secret::{Digest, KeyId, Secrets};
+use super::secret::{KeyId, Secrets, Shown};
 use super::terms::{KeyBudget, Limits, Terms};
 use super::{KeyRecord, Listed, Unreadable};
 
@@ -68,9 +68,9 @@ impl Ring {
     ///
     /// [`Stranger`].
     pub fn identify(&self, token: &str, now_ms: u64) -> Result<Arc<Key>, Stranger> {
-        let id = KeyId::of_key(token).ok_or(Stranger::Malformed)?;
-        let given = Digest::of(token);
-        let slot = self.slots.get(&id);
+        let shown = Shown::read(token).ok_or(Stranger::Malformed)?;
+        let given = shown.digest();
+        let slot = self.slots.get(&shown.id);
         let secrets = slot.map_or(&Secrets::NOBODY, |slot| &slot.secrets);
         let believed = secrets.believe(&given, now_ms);
         let slot = slot.filter(|_| believed).ok_or(Stranger::Unknown)?;

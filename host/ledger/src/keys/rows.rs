@@ -7,6 +7,20 @@ use super::terms::{Draft, Terms};
 use super::{KeyRecord, Listed, NotAKey, Unreadable};
 use crate::store::StoreError;
 
+pub(crate) const TABLES: &str = "
+CREATE TABLE keys (
+    id TEXT NOT NULL PRIMARY KEY,
+    terms TEXT NOT NULL,
+    name TEXT NOT NULL AS (terms ->> '$.name') STORED,
+    created_ms INTEGER NOT NULL,
+    revoked_ms INTEGER,
+    digest BLOB NOT NULL,
+    before_digest BLOB,
+    before_until_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX keys_by_name ON keys (name) WHERE revoked_ms IS NULL;
+";
+
 /// Of `meta`: how many acts have changed a key.
 pub(super) const GENERATION: &str = "keys_generation";
 

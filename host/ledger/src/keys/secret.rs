@@ -17,7 +17,10 @@ const ID_CHARS: usize = 12;
 /// 256 bits: 62 to the power of 43 is more than 2 to the power of 256.
 const SECRET_CHARS: usize = 43;
 
-const KEY_CHARS: usize = PREFIX.len() + ID_CHARS + 1 + SECRET_CHARS;
+/// What one block of SHA-256 has room for; a second one would double the work of each request.
+const BLOCK_CHARS: usize = 55;
+
+const _: () = assert!(ID_CHARS + SECRET_CHARS <= BLOCK_CHARS);
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -32,9 +35,19 @@ pub struct NotAnId;
 
 /// A key that was just made. Whoever has it may show it to its owner, once.
 #[must_use = "nobody can read it again"]
-pub struct NewKey(String);
+pub struct NewKey {
+    text: String,
+    digest: Digest,
+}
 
-/// What is kept of a key.
+/// A text that has the form of a key.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'t> {
+    pub(crate) id: KeyId,
+    secret: &'t str,
+}
+
+/// What is kept of a key: SHA-256 of its id and its secret, which is all that keys differ in.
 ///
 /// A plain hash: slow ones make up for secrets that people choose. This secret is random, and who
 /// tries 2 to the power of 256 of them is not stopped by a slow hash, but each request would be.
@@ -59,13 +72,6 @@ pub(crate) struct Before {
 impl KeyId {
     pub(crate) fn random() -> Result<KeyId, getrandom::Error> {
         random().map(KeyId)
-    }
-
-    /// The id that a client's text names, if it has the form of a key.
-    pub(crate) fn of_key(text: &str) -> Option<KeyId> {
-        let rest = text.strip_prefix(PREFIX).filter(|_| text.len() == KEY_CHARS)?;
-        let (id, secret) = rest.split_once('-')?;
-        is_plain(secret).then(|| id.parse().ok()).flatten()
     }
 
     /// Its letters and digits.
@@ -98,17 +104,18 @@ impl fmt::Debug for KeyId {
 impl NewKey {
     pub(crate) fn draw(id: KeyId) -> Result<NewKey, getrandom::Error> {
         let secret: [u8; SECRET_CHARS] = random()?;
-        let secret = secret.iter().copied().map(char::from);
-        Ok(NewKey([PREFIX, id.as_str(), "-"].into_iter().flat_map(str::chars).chain(secret).collect()))
+        let secret = std::str::from_utf8(&secret).unwrap_or_default();
+        let digest = Shown { id, secret }.digest();
+        Ok(NewKey { text: format!("{PREFIX}{id}-{secret}"), digest })
     }
 
     pub(crate) fn digest(&self) -> Digest {
-        Digest::of(&self.0)
+        self.digest
     }
 
     /// The key, to be shown to its owner.
     pub fn reveal(self) -> String {
-        self.0
+        self.text
     }
 }
 
@@ -118,16 +125,37 @@ impl fmt::Debug for NewKey {
     }
 }
 
+impl<'t> Shown<'t> {
+    /// What a client's text shows, if it has the form of a key.
+    pub(crate) fn read(text: &'t str) -> Option<Shown<'t>> {
+        let (id, rest) = text.strip_prefix(PREFIX)?.split_at_checked(ID_CHARS)?;
+        let secret = rest.strip_prefix('-')?;
+        if secret.len() != SECRET_CHARS || !is_plain(secret) {
+            return None;
+        }
+        Some(Shown { id: id.parse().ok()?, secret })
+    }
+
+    pub(crate) fn digest(self) -> Digest {
+        let digest = Sha256::new().chain_update(self.id.0).chain_update(self.secret);
+        Digest(digest.finalize().into())
+    }
+}
+
 impl Digest {
     pub(crate) const BYTES: usize = 32;
 
-    pub(crate) fn of(key: &str) -> Digest {
-        Digest(Sha256::digest(key).into())
-    }
-
     /// In a time that does not depend on where they differ.
     fn is(&self, other: &Digest) -> Choice {
-        self.0.ct_eq(&other.0)
+        // By words: byte by byte it takes longer than the hash.
+        let words = |digest: &Digest| {
+            let mut words = [0; Digest::BYTES / 8];
+            for (word, bytes) in words.iter_mut().zip(digest.0.as_chunks().0) {
+                *word = u64::from_ne_bytes(*bytes);
+            }
+            words
+        };
+        words(self).ct_eq(&words(other))
     }
 }
 
@@ -151,7 +179,8 @@ impl Secrets {
 }
 
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    // Without a branch for each byte it is many at a time.
+    text.bytes().fold(true, |plain, byte| plain & byte.is_ascii_alphanumeric())
 }
 
 /// Each character is as likely as any other: what is beyond the alphabet is drawn again.
@@ -181,6 +210,12 @@ mod tests {
         (id, NewKey::draw(id).unwrap().reveal())
     }
 
+    fn digest(key: &str) -> Digest {
+        Shown::read(key).unwrap().digest()
+    }
+
+    const KEY_CHARS: usize = PREFIX.len() + ID_CHARS + 1 + SECRET_CHARS;
+
     #[test]
     fn a_secret_has_its_bits() {
         let distinct: HashSet<u8> = ALPHABET.iter().copied().collect();
@@ -207,7 +242,7 @@ mod tests {
     fn a_key_names_its_id_and_no_two_are_the_same() {
         let keys: Vec<(KeyId, String)> = (0..1000).map(|_| new()).collect();
         for (id, key) in &keys {
-            assert_eq!(KeyId::of_key(key), Some(*id));
+            assert_eq!(Shown::read(key).map(|shown| shown.id), Some(*id));
             assert_eq!(id.to_string().parse(), Ok(*id));
             assert!(key.starts_with("sk-sluice-") && key.len() == 66, "{key}");
         }
@@ -234,9 +269,9 @@ mod tests {
         ];
         bad.extend([9, 22].map(|at| format!("{}x{}", &key[..at], &key[at + 1..])));
         for text in bad {
-            assert_eq!(KeyId::of_key(&text), None, "{text}");
+            assert!(Shown::read(&text).is_none(), "{text}");
         }
-        assert!(KeyId::of_key(&key).is_some(), "the control");
+        assert!(Shown::read(&key).is_some(), "the control");
         for text in ["", "0123456789a", "0123456789abc", "0123456789a-", "0123456789é"] {
             assert_eq!(text.parse::<KeyId>(), Err(NotAnId), "{text}");
         }
@@ -245,13 +280,13 @@ mod tests {
     #[test]
     fn what_is_kept_is_not_what_is_shown() {
         let (id, key) = new();
-        let digest = Digest::of(&key);
+        let digest = digest(&key);
         let hex: String = digest.0.iter().map(|byte| format!("{byte:02x}")).collect();
         let secret = &key[KEY_CHARS - SECRET_CHARS..];
         assert_ne!(digest.0.as_slice(), &key.as_bytes()[..32]);
         assert!(!hex.contains(secret) && !key.contains(&hex));
         let secrets = Secrets { current: digest, before: Some(Before { digest, until_ms: 1 }) };
-        let shown = format!("{:?} {:?} {secrets:?} {id:?}", NewKey(key.clone()), digest);
+        let shown = format!("{:?} {:?} {secrets:?} {id:?}", NewKey { text: key.clone(), digest }, digest);
         assert!(!shown.contains(secret) && !shown.contains(&hex), "{shown}");
         assert!(!shown.contains(&format!("{:?}", digest.0)), "{shown}");
     }
@@ -260,10 +295,10 @@ mod tests {
     fn nobody_is_believed_at_any_time() {
         let (_, key) = new();
         for now_ms in [0, 1, u64::MAX] {
-            assert!(!Secrets::NOBODY.believe(&Digest::of(&key), now_ms));
+            assert!(!Secrets::NOBODY.believe(&digest(&key), now_ms));
         }
-        let none_before = Secrets { current: Digest::of(&key), before: None };
+        let none_before = Secrets { current: digest(&key), before: None };
         assert!(!none_before.believe(&Secrets::NOBODY.current, 0), "the dummy is no secret");
-        assert!(none_before.believe(&Digest::of(&key), 0), "the control");
+        assert!(none_before.believe(&digest(&key), 0), "the control");
     }
 }
