@@ -2,6 +2,7 @@
 """Puts the gateway under load. `tests/bench/run` calls this.
 
 gateway.py gate ROWS            the gateway and nginx in interleaved rounds; JSON lines into ROWS
+gateway.py limits ROWS          the same with a key, budgets, rates and the ledger on every request
 gateway.py rivals SCRIPT OUT    the gateway beside its rivals by that script; what it prints into OUT
 
 ROUNDS and SECONDS_EACH set the size. Everything listens on loopback and ends with this program.
@@ -36,15 +37,17 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     match sys.argv[1:]:
         case ["gate", rows]:
-            gate(pathlib.Path(rows))
+            gate(pathlib.Path(rows), "sluice.toml")
+        case ["limits", rows]:
+            gate(pathlib.Path(rows), "limits.toml")
         case ["rivals", script, out]:
             rivals(script, pathlib.Path(out))
         case _:
             sys.exit(__doc__)
 
 
-def gate(file):
-    with tempfile.TemporaryDirectory() as work, file.open("w") as rows, nginx(work), sluice(work) as gateway:
+def gate(file, config):
+    with tempfile.TemporaryDirectory() as work, file.open("w") as rows, nginx(work), sluice(work, config) as gateway:
         def row(**members):
             print(json.dumps(members), file=rows, flush=True)
             print("  ".join(f"{key} {value}" for key, value in members.items()), flush=True)
@@ -79,7 +82,8 @@ def load(name, connections, seconds, requests=None):
     """One run of wrk."""
     url = f"http://127.0.0.1:{PORTS[name]}/v1/chat/completions"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(HERE / "load.lua"), url]
-    environment = {"PATH": os.environ["PATH"]} | ({"REQUESTS": str(requests)} if requests else {})
+    environment = {"PATH": os.environ["PATH"], "KEY": os.environ.get("KEY", "sk-test")}
+    environment |= {"REQUESTS": str(requests)} if requests else {}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=seconds + 30)
     figures = json.loads(done.stdout.splitlines()[-1])
     # A fixed number is sent long before the time is up: no rate.
@@ -120,7 +124,8 @@ def same_answers():
 def get(port, path, body=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     with contextlib.closing(connection):
-        connection.request("POST" if body else "GET", path, body, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {os.environ.get('KEY', 'sk-test')}"}
+        connection.request("POST" if body else "GET", path, body, headers)
         answer = connection.getresponse()
         text = answer.read().decode()
     if answer.status != 200:
@@ -138,10 +143,15 @@ def nginx(work):
 
 
 @contextlib.contextmanager
-def sluice(work):
+def sluice(work, config="sluice.toml"):
     """The gateway as shipped: nothing in its environment but the vendor's key, its log in a file."""
-    command = [SLUICE, "--config", HERE / "sluice.toml"]
+    command = [SLUICE, "--config", HERE / config]
     log = log_of(work)
+    if config == "limits.toml":
+        limits = ["--requests-per-minute", "1000000000", "--tokens-per-minute", "1000000000", "--concurrent", "10000"]
+        made = subprocess.run([*command, "key", "create", "--name", "bench", *limits], cwd=work,
+                              env={"BENCH_KEY": "sk-bench"}, capture_output=True, text=True, check=True)
+        os.environ["KEY"] = made.stdout.strip()
     with running(command, log, {"PATH": os.environ["PATH"], "BENCH_KEY": "sk-bench"}, cwd=work) as process:
         wait_for(lambda: "listening on" in log.read_text(), process, log)
         yield process

@@ -1,7 +1,7 @@
 -- The request of ../shared/bench/rivals.sh; wrk's figures come out as one line of JSON.
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.headers["Authorization"] = "Bearer sk-test"
+wrk.headers["Authorization"] = "Bearer " .. (os.getenv("KEY") or "sk-test")
 wrk.body = '{"model":"gpt-4o-mini","messages":[{"role":"system","content":"You are helpful."},{"role":"user","content":"Hello!"}],"max_tokens":64}'
 
 -- With REQUESTS set, no more than that are sent, and all are answered before wrk stops.

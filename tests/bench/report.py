@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes RESULTS.md from what the measurements left in a folder; says which gates hold, and fails if one does not.
 
-report.py FOLDER RESULTS    FOLDER holds micro.jsonl, gate.jsonl, streams.jsonl, commands.txt and, if rivals were run,
+report.py FOLDER RESULTS    FOLDER holds micro.jsonl, gate.jsonl, limits.jsonl, streams.jsonl, commands.txt and, if rivals were run,
                             rivals.txt
 """
 import datetime
@@ -15,6 +15,8 @@ import sys
 
 # What is asked of the gateway at 32 connections; the gates on single calls come with their rows.
 RATIO_MIN = 0.6
+# The same with a key, budgets, rates and the ledger on every request.
+LIMITS_RATIO_MIN = 0.55
 # Added to the first content of a stream, median.
 FIRST_CONTENT_US_MAX = 500
 # From a client's leaving to the vendor's noticing, worst.
@@ -23,9 +25,11 @@ LEAVING_MS_MAX = 100
 
 def main():
     folder, results = map(pathlib.Path, sys.argv[1:])
-    micro, gate, streams = (rows(folder / name) for name in ("micro.jsonl", "gate.jsonl", "streams.jsonl"))
-    gates = micro_gates(micro) + gateway_gates(gate) + stream_gates(streams)
-    sections = [heading(folder), gate_table(gates), micro_table(micro), load_table(gate), stream_table(streams),
+    names = ("micro.jsonl", "gate.jsonl", "limits.jsonl", "streams.jsonl")
+    micro, gate, limits, streams = (rows(folder / name) for name in names)
+    gates = micro_gates(micro) + gateway_gates(gate) + limits_gates(limits) + stream_gates(streams)
+    sections = [heading(folder), gate_table(gates), micro_table(micro), load_table(gate),
+                load_table(limits, "The gateway with a key, three budgets, rates and the ledger"), stream_table(streams),
                 count_table(gate)]
     if (folder / "rivals.txt").exists():
         sections.append(rivals(folder))
@@ -59,6 +63,13 @@ def gateway_gates(gate):
         ("the same in the timed rounds: largest difference", "at most the connections that wrk cut off",
          str(max(apart)[0]), all(most <= connections for most, connections in apart)),
     ]
+
+
+def limits_gates(limits):
+    ratio = median(limits, "sluice", 32, "rps") / median(limits, "nginx", 32, "rps")
+    bad = sum(row["bad_status"] + row["socket_errors"] for row in of_kind(limits, "load"))
+    return [("throughput with keys, budgets, rates and ledger", f"at least {LIMITS_RATIO_MIN} of nginx",
+             f"{ratio:.3f}", ratio >= LIMITS_RATIO_MIN and bad == 0)]
 
 
 def stream_gates(streams):
@@ -115,7 +126,7 @@ def micro_table(micro):
                       *map(line, micro)])
 
 
-def load_table(gate):
+def load_table(gate, title="The gateway and nginx"):
     lines = []
     for connections in (32, 1):
         for name in ("nginx", "sluice"):
@@ -127,7 +138,7 @@ def load_table(gate):
         *(loads(gate, name, 32) for name in ("sluice", "nginx")))]
     memory = ", ".join(f"{row['rss_kib'] / 1024:.0f} MiB {row['when']}" for row in of_kind(gate, "memory"))
     return "\n".join([
-        "## The gateway and nginx", "", "Medians of interleaved rounds; `tests/bench/{nginx.conf,sluice.toml,load.lua}`.", "",
+        f"## {title}", "", "Medians of interleaved rounds; `tests/bench/{nginx.conf,sluice.toml,limits.toml,load.lua}`.", "",
         "| | connections | requests/s | of nginx | p50, µs | p99, µs | gateway's CPU per request, µs |",
         "|---|---|---|---|---|---|---|", *lines, "",
         f"Ratio of each round at 32 connections: {', '.join(rounds)}. "
@@ -173,6 +184,7 @@ def commands(folder):
 
 def raw(folder):
     return "\n".join(["## Raw rows", "", block((folder / "gate.jsonl").read_text()), "",
+                      block((folder / "limits.jsonl").read_text()), "",
                       block((folder / "micro.jsonl").read_text())])
 
 
