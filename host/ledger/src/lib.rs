@@ -15,7 +15,8 @@
 //! - [`checker`]: whether what is stored agrees with itself
 //!
 //! A hold is taken in memory and written to the journal; the money is leased from the store before.
-//! One thread writes to the store, in batches. See `host/ARCHITECTURE.md`.
+//! One thread writes money to the store, in batches; what operators do with keys is written on
+//! connections of their own, also by other processes. See `host/ARCHITECTURE.md`.
 #![warn(missing_docs)]
 
 pub mod audit;
