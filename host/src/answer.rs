@@ -195,8 +195,10 @@ impl Reading<'_> {
         match self.plan.response {
             ResponsePlan::SameWire => match Whole::read(&text) {
                 Whole::Completion => {
-                    meter.whole(&text);
-                    attempt.uses(&Metered::of(&meter, None));
+                    if attempt.is_measured() {
+                        meter.whole(&text);
+                        attempt.uses(&Metered::of(&meter, None));
+                    }
                     Ok(self.answer(head, Body::full(text)))
                 }
                 Whole::Malformed => Err(FaultKind::Malformed),

@@ -74,6 +74,11 @@ impl Caller {
         limited
     }
 
+    /// It has shown a key, or named a run.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.is_some() || self.run.is_some()
+    }
+
     pub(crate) fn allows_model(&self, name: &str) -> bool {
         self.known.as_ref().is_none_or(|key| key.allows_model(name))
     }

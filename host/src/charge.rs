@@ -1,5 +1,6 @@
 //! What a call comes to, over its attempts: each attempt is settled once, each call has one row.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -155,6 +156,11 @@ impl Charge {
         }
     }
 
+    /// Limits or a row of the ledger depend on what the answer says.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.counts() || self.tally.money.is_some()
+    }
+
     /// Limits depend on what the answer says.
     pub(crate) fn counts(&self) -> bool {
         self.holds() || self.counts_tokens
@@ -198,6 +204,16 @@ impl Charge {
         self.paid_output.is_some_and(|paid| self.known.delivered > paid)
     }
 
+    /// The vendor says less than it delivered: counted, and told the first, second, fourth, eighth time.
+    fn dispute(&self, delivered: u64, reported: u64) {
+        let Some(money) = &self.tally.money else { return };
+        let times = money.disputed.fetch_add(1, Ordering::Relaxed) + 1;
+        if times.is_power_of_two() {
+            let upstream = &self.upstream;
+            tracing::warn!(upstream, delivered, reported, times, "less usage was reported than delivered");
+        }
+    }
+
     /// The attempt has ended: in one word, and whether it was the call's last.
     pub(crate) fn end(&mut self, end: End, outcome: &'static str, last: bool) {
         let end = if self.sent { end } else { End::Unserved };
@@ -207,12 +223,7 @@ impl Charge {
             (Some(hold), Some(price)) => {
                 let charge = settle::settle(price, hold.amount(), end, said.as_ref(), delivered);
                 if charge.disputed {
-                    tracing::warn!(
-                        upstream = self.upstream,
-                        delivered,
-                        reported = usage.output_tokens(),
-                        "the usage that was reported is less than what was delivered"
-                    );
+                    self.dispute(delivered, usage.output_tokens());
                 }
                 (charge.amount, charge.basis)
             }

@@ -122,13 +122,15 @@ impl Gateway {
         let (order, ranked_by) = self.order(&model, &call, free); // a policy orders, and cannot widen
         let client = Client { stalled, connection };
         let purse = self.purse(&call, caller, &model, budgets)?; // who pays: each attempt holds its worst case
-        let told = purse.tally.told();
-        let purse = Some(&purse);
+        let told = purse.as_ref().map(|purse| purse.tally.told());
+        let purse = purse.as_ref();
         let attempts = Attempts { model: &model, call: &call, chance: &self.chance, deadline, client, purse };
         let answered = attempts.run(&order).await?; // an adapter says what to send; until one answers
         log_answer(&call, generation, ranked_by.as_deref(), &answered);
         let mut answer = answered.answer;
-        told.write(answer.headers_mut());
+        if let Some(told) = told {
+            told.write(answer.headers_mut());
+        }
         Ok(answer)
     }
 
@@ -149,21 +151,27 @@ impl Gateway {
         found.ok_or_else(|| Refusal::NoSuchModel { model: call.shape.model.chars().take(128).collect() })
     }
 
-    /// Where nothing is written down, no budget can be kept either.
+    /// None where nothing is capped, limited or written down. Without a ledger no budget can be kept.
     fn purse(
         &self,
         call: &Call,
         caller: Caller,
         model: &Model,
         budgets: Arc<[Budget]>,
-    ) -> Result<Purse, Refusal> {
+    ) -> Result<Option<Purse>, Refusal> {
         if self.money.is_none() && !budgets.is_empty() {
             return Err(Refusal::Ledger { reason: "closed" });
         }
         let permit = self.permit(call, &caller, model)?;
-        let (money, rates) = (self.money.clone(), Arc::clone(&self.rates));
+        // A stranger's calls are counted, not written down: nobody is charged for them.
+        let is_booked = caller.is_known() || !budgets.is_empty();
+        let is_limited = model.targets.iter().any(|target| !target.upstream.limits.is_none());
+        if !is_booked && permit.is_none() && !is_limited {
+            return Ok(None);
+        }
+        let (money, rates) = (self.money.clone().filter(|_| is_booked), Arc::clone(&self.rates));
         let tally = Tally::new(money.as_ref(), &call.request_id, &caller, model.name.as_str(), permit);
-        Ok(Purse { money, rates, budgets, caller, tally: Arc::new(tally) })
+        Ok(Some(Purse { money, rates, budgets, caller, tally: Arc::new(tally) }))
     }
 
     /// What the limits of the caller and of the model let pass.

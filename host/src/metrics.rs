@@ -2,7 +2,7 @@
 //!
 //! Label values come from closed sets and from the configuration, or are ids of plugins that serve.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -80,7 +80,7 @@ pub(crate) fn text(
     plugins.register(registry);
     register_breakers(registry, snapshot);
     if let Some(money) = money {
-        register_spending(registry, &money.spending.figures());
+        register_spending(registry, money);
     }
     let mut text = String::new();
     if encode(&mut text, &all).is_err() {
@@ -89,13 +89,14 @@ pub(crate) fn text(
     text
 }
 
-fn register_spending(registry: &mut Registry, figures: &Figures) {
+fn register_spending(registry: &mut Registry, money: &Money) {
     let mut gauge = |name: &str, help: &str, value: u64| {
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     };
-    let Figures { holds, held, leased, settled, overrun, waiting, trouble } = *figures;
+    let Figures { holds, held, leased, settled, overrun, waiting, trouble } = money.spending.figures();
+    let disputed = money.disputed.load(Ordering::Relaxed);
     gauge("spending_holds", "Attempts for which money is held", holds);
     gauge("spending_held_nanodollars", "Held, once for each account that an attempt draws on", held.nanos());
     gauge(
@@ -109,6 +110,7 @@ fn register_spending(registry: &mut Registry, figures: &Figures) {
         settled.nanos(),
     );
     gauge("spending_overrun_nanodollars", "What they have cost beyond what was held", overrun.nanos());
+    gauge("spending_disputed", "Attempts whose vendor reported less than it delivered", disputed);
     gauge("ledger_waiting", "Calls that the store does not have yet", waiting as u64);
     gauge("ledger_trouble", "1 while the ledger cannot be written", trouble.is_some().into());
 }

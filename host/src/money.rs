@@ -1,6 +1,7 @@
 //! Which accounts an attempt draws on, by which time, and the ledger behind them.
 
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,6 +27,8 @@ pub(crate) struct Money {
     pub(crate) spending: Arc<Spending>,
     /// Paid answers that nobody waits for.
     pub(crate) drains: Drains,
+    /// Attempts whose vendor reported less than it delivered.
+    pub(crate) disputed: AtomicU64,
     clock: Mutex<Clock>,
 }
 
@@ -49,7 +52,12 @@ impl Money {
         let anchor = found.clock_s.map(UnixSeconds::new);
         let (clock, start) = Clock::start(anchor, wall(), monotonic());
         tracing::debug!(?start, "the time of budgets");
-        Ok(Money { spending, drains: Drains::default(), clock: Mutex::new(clock) })
+        Ok(Money {
+            spending,
+            drains: Drains::default(),
+            disputed: AtomicU64::new(0),
+            clock: Mutex::new(clock),
+        })
     }
 
     fn now(&self) -> UnixSeconds {

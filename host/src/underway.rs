@@ -46,6 +46,11 @@ impl Underway {
         self.charge.as_ref().is_some_and(Charge::counts)
     }
 
+    /// Somebody wants to know what it uses.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.charge.as_ref().is_some_and(Charge::is_measured)
+    }
+
     /// Room for reading on although the client is gone; none where nothing depends on it.
     pub(crate) fn drain_place(&self) -> Option<OwnedSemaphorePermit> {
         self.charge.as_ref().filter(|charge| charge.holds())?.drain_place()
