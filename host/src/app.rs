@@ -11,7 +11,7 @@ use sluice_runtime::RuntimeError;
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError, Environment};
-use crate::drain::{self, Stopped};
+use crate::drain::{self, Signals, Stopped};
 use crate::gateway::Gateway;
 use crate::key_book::{KeyBook, KeyBookError};
 use crate::measures::Measures;
@@ -140,6 +140,8 @@ impl App {
         for line in self.summary() {
             tracing::info!("{line}");
         }
+        // Who is told that it listens may end it at once.
+        let signals = Signals::listen().map_err(listen)?;
         tracing::info!("listening on http://{bound}");
         let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // Enough to tell two processes' request ids apart; nothing depends on it.
@@ -149,7 +151,7 @@ impl App {
         let kept = self.ledger.as_ref().map(|ledger| (ledger.money.clone(), ledger.keys.clone()));
         let admin = Admin::new(self.current, self.handle, self.measures, kept, started_s);
         let server = Arc::new(Server::new(self.gateway, admin, process));
-        drain::serve(server, listener, &current).await.map_err(listen)
+        drain::serve(server, listener, &current, signals).await.map_err(listen)
     }
 }
 

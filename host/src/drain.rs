@@ -22,13 +22,13 @@ pub(crate) enum Stopped {
     Cut { connections: usize },
 }
 
-/// Serves until a signal; then drains.
+/// Serves until a signal; then drains. `signals`: from before anybody was told that it serves.
 pub(crate) async fn serve(
     server: Arc<Server>,
     listener: TcpListener,
     current: &Current,
+    mut signals: Signals,
 ) -> std::io::Result<Stopped> {
-    let mut signals = Signals::listen()?;
     let mut connections = Connections::default();
     let first = tokio::select! {
         error = server.accept(&listener, &mut connections) => return Err(error),
@@ -66,13 +66,13 @@ async fn cut(mut connections: Connections) -> Stopped {
     Stopped::Cut { connections }
 }
 
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Signals> {
+    pub(crate) fn listen() -> std::io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
