@@ -96,7 +96,12 @@ pub fn recover(
     let leases = batch.leases(node)?;
     let power_lost = !leases.is_empty() && (unapplied.broken || (!clean && !same_boot));
     for (id, charge) in &unapplied.charges {
-        batch.settle(node, *id, *charge)?;
+        if is_account(&batch, *id)? {
+            batch.settle(node, *id, *charge)?;
+        } else {
+            // Accounts are on the disk before they are drawn on: this one was taken out by hand.
+            tracing::error!(account = id.0, %charge, "the journal has a charge of an account that is gone");
+        }
     }
     batch.add_rows(&unapplied.rows)?;
     let mut most = NanoUsd::ZERO;

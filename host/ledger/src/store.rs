@@ -27,6 +27,8 @@ const TABLES: &str = include_str!("layout.sql");
 /// The database, open.
 pub struct Store {
     connection: Connection,
+    /// Commits wait for the disk.
+    waits: bool,
 }
 
 /// What is written together, or not at all.
@@ -112,7 +114,7 @@ impl Store {
         // A commit that a power loss takes back is in the journal, or in doubt.
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        let mut store = Store { connection };
+        let mut store = Store { connection, waits: false };
         store.lay_out()?;
         Ok(store)
     }
@@ -125,7 +127,7 @@ impl Store {
     pub fn open_to_read(file: &Path) -> Result<Store, StoreError> {
         let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY_MAX)?;
-        Ok(Store { connection })
+        Ok(Store { connection, waits: false })
     }
 
     fn lay_out(&mut self) -> Result<(), StoreError> {
@@ -142,6 +144,21 @@ impl Store {
             found => return Err(StoreError::Newer { found }),
         }
         Ok(batch.commit()?)
+    }
+
+    /// Whether what is committed from here on survives a loss of power, for the price of waiting for
+    /// the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub(crate) fn sync(&mut self, waits: bool) -> Result<(), StoreError> {
+        if self.waits != waits {
+            let mode = if waits { "full" } else { "normal" };
+            self.connection.pragma_update(None, "synchronous", mode)?;
+            self.waits = waits;
+        }
+        Ok(())
     }
 
     /// Begins to write; dropped before it is committed, nothing was written.

@@ -177,6 +177,9 @@ impl Writer {
         next_hold: u64,
     ) -> Result<Vec<Leased>, StoreError> {
         let node = &spending.node;
+        // A lease that the power took back could be spent and forgotten; a settlement cannot: what it
+        // leaves is leased, and in doubt.
+        self.store.sync(!work.refills.is_empty())?;
         let batch = self.store.batch()?;
         for (id, charge) in sums(queue) {
             batch.settle(node, id, charge)?;

@@ -337,3 +337,25 @@ fn an_account_that_nobody_draws_on_costs_no_memory() {
     assert_eq!(spent(folder.path(), "key"), (100, 0));
     spending.close();
 }
+
+/// Somebody took an account out by hand: what the journal says of it is told, and is no reason not to
+/// start.
+#[test]
+fn an_account_that_is_gone_does_not_keep_the_gateway_from_starting() {
+    let folder = TempDir::new().unwrap();
+    let (spending, _) = open(folder.path());
+    let (gone, kept) = ([drawn("gone", "", 1000)], [drawn("kept", "", 1000)]);
+    hold(&spending, &gone, 10).unwrap().settle(usd(7), None);
+    hold(&spending, &kept, 10).unwrap().settle(usd(8), None);
+    let open_one = hold(&spending, &gone, 20).unwrap();
+    std::mem::forget(open_one);
+    spending.abandon();
+    let store = Store::open(&folder.path().join("sluice.db")).unwrap();
+    store.connection().execute_batch(
+        "DELETE FROM leases WHERE account = 1; DELETE FROM accounts WHERE id = 1; UPDATE meta SET value = '1 0' WHERE name = 'journal'",
+    ).unwrap();
+    drop(store);
+    let (spending, _) = open(folder.path());
+    spending.close();
+    assert_eq!((spent(folder.path(), "gone"), spent(folder.path(), "kept").0 >= 8), ((0, 0), true));
+}
