@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -13,8 +14,10 @@ use rustix::io::Errno;
 /// The file's name.
 const FILE: &str = "lock";
 
-/// Times to try again where somebody only looks. A look takes microseconds.
-const TRIES_MAX: usize = 10_000;
+/// To try again where somebody only looks, and how often. A look takes microseconds, but who looks may
+/// lose the processor in the middle of it.
+const TRY_WITHIN: Duration = Duration::from_secs(2);
+const TRY_EVERY: Duration = Duration::from_micros(100);
 
 /// A data folder that is ours, until this is dropped.
 #[derive(Debug)]
@@ -54,7 +57,8 @@ impl DataLock {
         let taken = || -> io::Result<Result<DataLock, LockError>> {
             let mut file =
                 OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-            for _ in 0..TRIES_MAX {
+            let until = Instant::now() + TRY_WITHIN;
+            while Instant::now() < until {
                 if locked(&file, FlockOperation::NonBlockingLockExclusive)? {
                     file.set_len(0)?;
                     file.write_all(std::process::id().to_string().as_bytes())?;
@@ -64,7 +68,8 @@ impl DataLock {
                 if !locked(&file, FlockOperation::NonBlockingLockShared)? {
                     break;
                 }
-                std::thread::yield_now();
+                #[expect(clippy::disallowed_methods, reason = "before the start; no worker waits")]
+                std::thread::sleep(TRY_EVERY);
             }
             let mut pid = String::new();
             // Only for the message: unreadable, there is none.
