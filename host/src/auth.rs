@@ -96,7 +96,7 @@ fn stranger(why: Stranger) -> Refusal {
 }
 
 fn identity(access: &Access, key: Arc<Key>) -> Identity {
-    let team = key.team().and_then(|team| access.teams.get(team)).copied();
+    let team = access.teams.get(&**key.team()).copied();
     Identity { key, team }
 }
 

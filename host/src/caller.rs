@@ -46,8 +46,8 @@ impl Caller {
         };
         let Some(Identity { key, team }) = identity else { return Ok(Caller { run, ..Caller::default() }) };
         Ok(Caller {
-            key: key.id().as_str().into(),
-            team: key.team().unwrap_or_default().into(),
+            key: key.shared_id(),
+            team: Arc::clone(key.team()),
             run,
             known: Some(key),
             team_limits: team,

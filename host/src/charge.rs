@@ -87,7 +87,7 @@ impl Tally {
 
     /// What the caller has left of its rates.
     pub(crate) fn told(&self) -> Told {
-        self.permit.as_ref().map_or_else(Told::default, |permit| permit.told(Instant::now()))
+        self.permit.as_ref().map_or_else(Told::default, Permit::told)
     }
 
     fn passed(&self, row: Row) {

@@ -18,7 +18,7 @@ use crate::config::Limits;
 const METERS_MAX: usize = 16_384;
 
 /// Who is limited.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Who {
     Key(Arc<str>),
     Team(Arc<str>),
@@ -32,10 +32,14 @@ pub(crate) type Limited = SmallVec<[(Who, Limits); 4]>;
 /// All meters; they outlive a reload.
 #[derive(Default)]
 pub(crate) struct Rates {
-    meters: Mutex<HashMap<Who, Meter>>,
+    meters: Mutex<HashMap<Who, Shared>>,
 }
 
+/// Locked one after the other in the order of [`Who`], so that nobody waits in a circle.
+type Shared = Arc<Mutex<Meter>>;
+
 /// What one of the limited has taken.
+#[derive(Default)]
 struct Meter {
     limits: Limits,
     requests: Option<Bucket>,
@@ -45,11 +49,12 @@ struct Meter {
 
 /// What a request has taken: it gives its place back when dropped, and its estimate becomes the truth.
 pub(crate) struct Permit {
-    rates: Arc<Rates>,
-    who: SmallVec<[Who; 4]>,
+    meters: SmallVec<[Shared; 4]>,
     estimate: u64,
     /// [`UNKNOWN`] until it is known.
     used: AtomicU64,
+    counts_tokens: bool,
+    told: Told,
 }
 
 /// Where nobody says what was used, the estimate stays.
@@ -117,87 +122,94 @@ impl Rates {
     /// # Errors
     ///
     /// [`OverRate`]: the limit with the longest wait.
-    pub(crate) fn take(
-        self: &Arc<Rates>,
-        limited: Limited,
-        estimate: u64,
-        now: Instant,
-    ) -> Result<Permit, OverRate> {
-        let mut meters = self.lock();
-        if meters.len() > METERS_MAX {
-            meters.retain(|_, meter| !meter.is_full(now));
+    pub(crate) fn take(&self, mut limited: Limited, estimate: u64, now: Instant) -> Result<Permit, OverRate> {
+        limited.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        limited.dedup_by(|(one, _), (other, _)| one == other);
+        let meters = self.meters(&limited, now);
+        let mut taken: SmallVec<[MutexGuard<'_, Meter>; 4]> =
+            meters.iter().map(|meter| lock(meter)).collect();
+        for (meter, (_, limits)) in taken.iter_mut().zip(&limited) {
+            meter.set(*limits, now);
         }
-        let taken: SmallVec<[(Who, Meter); 4]> = limited
-            .into_iter()
-            .map(|(who, limits)| {
-                let mut meter = meters.remove(&who).unwrap_or_else(Meter::none);
-                meter.set(limits, now);
-                (who, meter)
-            })
-            .collect();
-        let mut taken = taken;
-        let refused = take(&mut taken, estimate, now);
-        let who = taken.iter().map(|(who, _)| who.clone()).collect();
-        meters.extend(taken);
-        drop(meters);
-        match refused {
-            Some(over) => Err(over),
-            None => Ok(Permit { rates: Arc::clone(self), who, estimate, used: AtomicU64::new(UNKNOWN) }),
+        if let Err(Over { place, counted, limit, wait }) = take(&mut taken, estimate, now) {
+            return Err(OverRate { who: limited.swap_remove(place).0, counted, limit, wait });
         }
+        let tightest = |bucket: fn(&Meter) -> Option<&Bucket>| {
+            let views = taken.iter().filter_map(|meter| Some(bucket(meter)?.view(now)));
+            views.min_by_key(|view| view.remaining)
+        };
+        let told = Told {
+            requests: tightest(|meter| meter.requests.as_ref()),
+            tokens: tightest(|meter| meter.tokens.as_ref()),
+        };
+        drop(taken);
+        let counts_tokens = told.tokens.is_some();
+        Ok(Permit { meters, estimate, used: AtomicU64::new(UNKNOWN), counts_tokens, told })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Who, Meter>> {
-        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    fn meters(&self, limited: &Limited, now: Instant) -> SmallVec<[Shared; 4]> {
+        let mut meters = lock(&self.meters);
+        if meters.len() > METERS_MAX {
+            // Who has a permit keeps its meter.
+            meters.retain(|_, meter| Arc::strong_count(meter) > 1 || !lock(meter).is_full(now));
+        }
+        let of = |(who, _): &(Who, Limits)| match meters.get(who) {
+            Some(meter) => Arc::clone(meter),
+            None => Arc::clone(meters.entry(who.clone()).or_default()),
+        };
+        limited.iter().map(of).collect()
     }
+}
+
+/// A limit that refuses, by its place among those that were asked.
+struct Over {
+    place: usize,
+    counted: Counted,
+    limit: u64,
+    wait: Option<Duration>,
 }
 
 /// Takes from all, or says what refuses.
-fn take(meters: &mut [(Who, Meter)], estimate: u64, now: Instant) -> Option<OverRate> {
-    for (who, meter) in &mut *meters {
-        if let (Some(slots), Some(limit)) = (&mut meter.slots, meter.limits.concurrent)
+fn take(meters: &mut [MutexGuard<'_, Meter>], estimate: u64, now: Instant) -> Result<(), Over> {
+    for (place, meter) in meters.iter().enumerate() {
+        if let (Some(slots), Some(limit)) = (&meter.slots, meter.limits.concurrent)
             && slots.out() >= limit.get()
         {
             // When a place is free is up to those who have one.
-            let wait = Some(Duration::from_secs(1));
-            return Some(OverRate {
-                who: who.clone(),
-                counted: Counted::Concurrent,
-                limit: limit.get().into(),
-                wait,
-            });
+            let (limit, wait) = (limit.get().into(), Some(Duration::from_secs(1)));
+            return Err(Over { place, counted: Counted::Concurrent, limit, wait });
         }
     }
-    let refused = take_amounts(meters, estimate, now);
-    if refused.is_none() {
-        for slots in meters.iter_mut().filter_map(|(_, meter)| meter.slots.as_mut()) {
-            // There is room: it was looked at above, under the same lock.
-            let _ = slots.take();
-        }
+    take_amounts(meters, estimate, now)?;
+    for slots in meters.iter_mut().filter_map(|meter| meter.slots.as_mut()) {
+        // There is room: it was looked at above, under the same locks.
+        let _ = slots.take();
     }
-    refused
+    Ok(())
 }
 
 /// Takes from all buckets, or says which refuses.
-fn take_amounts(meters: &mut [(Who, Meter)], estimate: u64, now: Instant) -> Option<OverRate> {
-    let mut names = Vec::new();
+fn take_amounts(meters: &mut [MutexGuard<'_, Meter>], estimate: u64, now: Instant) -> Result<(), Over> {
+    let mut asked: SmallVec<[(usize, Counted); 8]> = SmallVec::new();
     let mut wanted: SmallVec<[(&mut Bucket, u64); 8]> = SmallVec::new();
-    for (who, meter) in &mut *meters {
-        let buckets =
-            [(Counted::Requests, &mut meter.requests, 1), (Counted::Tokens, &mut meter.tokens, estimate)];
-        for (counted, bucket, amount) in buckets {
+    for (place, meter) in meters.iter_mut().enumerate() {
+        let Meter { requests, tokens, .. } = &mut **meter;
+        for (counted, bucket, amount) in
+            [(Counted::Requests, requests, 1), (Counted::Tokens, tokens, estimate)]
+        {
             if let Some(bucket) = bucket {
-                names.push((who.clone(), counted, bucket.view(now).limit));
+                asked.push((place, counted));
                 wanted.push((bucket, amount));
             }
         }
     }
     let (index, wait) = match take_all(&mut wanted, now) {
-        Together::Now => return None,
+        Together::Now => return Ok(()),
         Together::In { index, wait } => (index, Some(wait)),
         Together::Never { index } => (index, None),
     };
-    let (who, counted, limit) = names.swap_remove(index);
-    Some(OverRate { who, counted, limit, wait })
+    let ((place, counted), limit) = (asked[index], wanted[index].0.view(now).limit);
+    Err(Over { place, counted, limit, wait })
 }
 
 impl Permit {
@@ -210,18 +222,12 @@ impl Permit {
 
     /// Some of its limits count tokens.
     pub(crate) fn counts_tokens(&self) -> bool {
-        let meters = self.rates.lock();
-        self.who.iter().any(|who| meters.get(who).is_some_and(|meter| meter.tokens.is_some()))
+        self.counts_tokens
     }
 
-    /// What the caller has left: of several limits, the tightest.
-    pub(crate) fn told(&self, now: Instant) -> Told {
-        let meters = self.rates.lock();
-        let of = |bucket: fn(&Meter) -> Option<&Bucket>| {
-            let views = self.who.iter().filter_map(|who| Some(bucket(meters.get(who)?)?.view(now)));
-            views.min_by_key(|view| view.remaining)
-        };
-        Told { requests: of(|meter| meter.requests.as_ref()), tokens: of(|meter| meter.tokens.as_ref()) }
+    /// What was left when it was given: of several limits, the tightest.
+    pub(crate) fn told(&self) -> Told {
+        self.told
     }
 }
 
@@ -232,9 +238,8 @@ impl Drop for Permit {
             UNKNOWN => self.estimate,
             used => used,
         };
-        let mut meters = self.rates.lock();
-        for who in &self.who {
-            let Some(meter) = meters.get_mut(who) else { continue };
+        for meter in &self.meters {
+            let mut meter = lock(meter);
             if let Some(tokens) = &mut meter.tokens {
                 tokens.amend(self.estimate, used, now);
             }
@@ -246,10 +251,6 @@ impl Drop for Permit {
 }
 
 impl Meter {
-    fn none() -> Meter {
-        Meter { limits: Limits::default(), requests: None, tokens: None, slots: None }
-    }
-
     /// A reload may have changed them.
     fn set(&mut self, limits: Limits, now: Instant) {
         if self.limits == limits {
@@ -279,6 +280,11 @@ impl Meter {
     }
 }
 
+/// What a panic leaves behind is a count that is one too high.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::{NonZeroU32, NonZeroU64};
@@ -299,7 +305,7 @@ mod tests {
 
     #[test]
     fn all_of_them_or_none() {
-        let rates = Arc::new(Rates::default());
+        let rates = Rates::default();
         let now = Instant::now();
         let both =
             || Limited::from_iter([key("a", limits(10, 0, 0)), (Who::Team("t".into()), limits(1, 0, 0))]);
@@ -307,18 +313,14 @@ mod tests {
         let over = rates.take(both(), 0, now).err().unwrap();
         assert_eq!((over.who, over.counted, over.limit), (Who::Team("t".into()), Counted::Requests, 1));
         assert_eq!(over.wait, Some(Duration::from_secs(60)));
-        assert_eq!(first.told(now).requests.map(|view| view.remaining), Some(0), "the tightest");
+        assert_eq!(first.told().requests.map(|view| view.remaining), Some(0), "the tightest");
         let alone = rates.take(Limited::from_iter([key("a", limits(10, 0, 0))]), 0, now).unwrap();
-        assert_eq!(
-            alone.told(now).requests.map(|view| view.remaining),
-            Some(8),
-            "the refused one took nothing"
-        );
+        assert_eq!(alone.told().requests.map(|view| view.remaining), Some(8), "the refused one took nothing");
     }
 
     #[test]
     fn an_estimate_becomes_the_truth_and_a_debt_stays() {
-        let rates = Arc::new(Rates::default());
+        let rates = Rates::default();
         let now = Instant::now();
         let one = || Limited::from_iter([key("a", limits(0, 600, 0))]);
         let permit = rates.take(one(), 100, now).unwrap();
@@ -336,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_place_comes_back() {
-        let rates = Arc::new(Rates::default());
+        let rates = Rates::default();
         let now = Instant::now();
         let one = || Limited::from_iter([key("a", limits(0, 0, 1))]);
         let first = rates.take(one(), 0, now).unwrap();
@@ -347,13 +349,13 @@ mod tests {
 
     #[test]
     fn what_says_nothing_is_forgotten() {
-        let rates = Arc::new(Rates::default());
+        let rates = Rates::default();
         let now = Instant::now();
         for number in 0..METERS_MAX + 2 {
             drop(rates.take(Limited::from_iter([key(&number.to_string(), limits(60, 0, 0))]), 0, now));
         }
         let later = now + Duration::from_secs(2);
         drop(rates.take(Limited::from_iter([key("new", limits(60, 0, 0))]), 0, later));
-        assert_eq!(rates.lock().len(), 1);
+        assert_eq!(lock(&rates.meters).len(), 1);
     }
 }

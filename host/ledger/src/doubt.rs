@@ -218,7 +218,7 @@ impl Batch<'_> {
             let (upstream, model) = attempt.split_once('/').unwrap_or((&attempt, ""));
             let row = Row {
                 at_ms: u64::try_from(found.get::<_, i64>(4)?).unwrap_or(0),
-                request: found.get(0)?,
+                request: found.get::<_, String>(0)?.into(),
                 upstream: upstream.into(),
                 target_model: model.into(),
                 cost: amount(found.get(2)?).nanos(),
@@ -285,10 +285,10 @@ fn keys_of(connection: &Connection, ids: &str) -> Result<Vec<(AccountId, Account
 fn name(row: &mut Row, key: &AccountKey, scopes: &Scopes) {
     let name = String::from(&*key.scope);
     match scopes.get(&*key.budget) {
-        Some(Scope::Key) => row.key = name,
-        Some(Scope::Team) => row.team = name,
-        Some(Scope::Run) => row.run = name,
-        Some(Scope::Model) => row.model = name,
+        Some(Scope::Key) => row.key = name.into(),
+        Some(Scope::Team) => row.team = name.into(),
+        Some(Scope::Run) => row.run = name.into(),
+        Some(Scope::Model) => row.model = name.into(),
         Some(Scope::All) | None => {}
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use compact_str::CompactString;
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
@@ -26,21 +27,21 @@ pub struct Row {
     /// When it came, in milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// The request's id.
-    pub request: String,
+    pub request: CompactString,
     /// The key's id; empty where none is required.
-    pub key: String,
+    pub key: CompactString,
     /// The key's team; empty without one.
-    pub team: String,
+    pub team: CompactString,
     /// The run; empty without one.
-    pub run: String,
+    pub run: CompactString,
     /// As configured: what clients ask for, a pattern as it is written.
-    pub model: String,
+    pub model: CompactString,
     /// Who answered, or was asked last.
-    pub upstream: String,
+    pub upstream: CompactString,
     /// Its name for the model.
-    pub target_model: String,
+    pub target_model: CompactString,
     /// Upstreams that were asked, in order.
-    pub tried: String,
+    pub tried: CompactString,
     /// Tokens by class, of all attempts.
     pub input: u64,
     /// Read from a cache.
@@ -60,9 +61,9 @@ pub struct Row {
     /// From the request to the end, milliseconds.
     pub total_ms: u32,
     /// How it ended: a word of a closed set.
-    pub outcome: String,
+    pub outcome: CompactString,
     /// What the cost goes by: `usage`, `floor`, `hold`, `none`.
-    pub basis: String,
+    pub basis: CompactString,
 }
 
 /// What sums are made by.
@@ -99,14 +100,14 @@ impl Batch<'_> {
         for row in rows {
             add.execute(params![
                 integer(row.at_ms),
-                row.request,
-                row.key,
-                row.team,
-                row.run,
-                row.model,
-                row.upstream,
-                row.target_model,
-                row.tried,
+                row.request.as_str(),
+                row.key.as_str(),
+                row.team.as_str(),
+                row.run.as_str(),
+                row.model.as_str(),
+                row.upstream.as_str(),
+                row.target_model.as_str(),
+                row.tried.as_str(),
                 integer(row.input),
                 integer(row.cached_input),
                 integer(row.cache_write),
@@ -116,8 +117,8 @@ impl Batch<'_> {
                 number(NanoUsd::from_nanos(row.cost))?,
                 row.first_ms,
                 row.total_ms,
-                row.outcome,
-                row.basis,
+                row.outcome.as_str(),
+                row.basis.as_str(),
             ])?;
             let group = Group {
                 day: row.at_ms / DAY_MS,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use compact_str::CompactString;
 use jiff::civil::Date;
 use rusqlite::types::Value;
 use rusqlite::{Row as Found, named_params, params_from_iter};
@@ -305,14 +306,14 @@ fn sum(found: &Found<'_>, names: usize) -> rusqlite::Result<Sum> {
 fn call(found: &Found<'_>) -> rusqlite::Result<Row> {
     Ok(Row {
         at_ms: count(found, 0)?,
-        request: found.get(1)?,
-        key: found.get(2)?,
-        team: found.get(3)?,
-        run: found.get(4)?,
-        model: found.get(5)?,
-        upstream: found.get(6)?,
-        target_model: found.get(7)?,
-        tried: found.get(8)?,
+        request: text(found, 1)?,
+        key: text(found, 2)?,
+        team: text(found, 3)?,
+        run: text(found, 4)?,
+        model: text(found, 5)?,
+        upstream: text(found, 6)?,
+        target_model: text(found, 7)?,
+        tried: text(found, 8)?,
         input: count(found, 9)?,
         cached_input: count(found, 10)?,
         cache_write: count(found, 11)?,
@@ -322,8 +323,8 @@ fn call(found: &Found<'_>) -> rusqlite::Result<Row> {
         cost: amount(found.get(15)?).nanos(),
         first_ms: found.get(16)?,
         total_ms: found.get(17)?,
-        outcome: found.get(18)?,
-        basis: found.get(19)?,
+        outcome: text(found, 18)?,
+        basis: text(found, 19)?,
     })
 }
 
@@ -334,6 +335,10 @@ pub(crate) fn account_key(found: &Found<'_>, column: usize) -> rusqlite::Result<
         scope: found.get::<_, String>(column + 1)?.into(),
         start_s: found.get(column + 2)?,
     })
+}
+
+fn text(found: &Found<'_>, column: usize) -> rusqlite::Result<CompactString> {
+    Ok(found.get_ref(column)?.as_str()?.into())
 }
 
 /// Counts are never negative: only what fits is ever written.

@@ -20,6 +20,9 @@ pub struct Ring {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     id: KeyId,
+    /// The same as text, for whoever keeps it with each call.
+    name_of_id: Arc<str>,
+    team: Arc<str>,
     terms: Terms,
 }
 
@@ -51,7 +54,9 @@ impl Ring {
     pub fn new(listed: Listed, generation: u64) -> Ring {
         let slot = |record: KeyRecord| {
             let KeyRecord { id, terms, created_ms: _, revoked_ms, secrets } = record;
-            (id, Slot { key: Arc::new(Key { id, terms }), secrets, revoked: revoked_ms.is_some() })
+            let (name_of_id, team) = (id.as_str().into(), terms.team().unwrap_or_default().into());
+            let key = Arc::new(Key { id, name_of_id, team, terms });
+            (id, Slot { key, secrets, revoked: revoked_ms.is_some() })
         };
         Ring {
             slots: listed.records.into_iter().map(slot).collect(),
@@ -125,9 +130,14 @@ impl Key {
         self.terms.name()
     }
 
-    /// Its team.
-    pub fn team(&self) -> Option<&str> {
-        self.terms.team()
+    /// Its id as a text that is cheap to share.
+    pub fn shared_id(&self) -> Arc<str> {
+        Arc::clone(&self.name_of_id)
+    }
+
+    /// Its team; empty without one.
+    pub fn team(&self) -> &Arc<str> {
+        &self.team
     }
 
     /// How fast it may go.

@@ -121,7 +121,7 @@ fn a_key_is_who_it_says_and_may_do_what_was_written() {
     };
     let (id, token) = created(&mut keys.store, &draft);
     let key = keys.ring().identify(&token, NOW_MS).unwrap();
-    assert_eq!((key.id(), key.name(), key.team()), (id, "ci", Some("red")));
+    assert_eq!((key.id(), key.name(), &**key.team()), (id, "ci", "red"));
     assert!(key.allows_model("gpt-4") && !key.allows_model("claude"));
     assert!(key.allows_address("::ffff:10.0.0.1".parse().unwrap()));
     assert!(!key.allows_address("192.168.0.1".parse().unwrap()));

@@ -31,9 +31,9 @@ fn add(store: &mut Store, rows: &[Row]) {
 fn calls(day: u64, count: u64, over_ms: u64) -> Vec<Row> {
     let call = |number| Row {
         at_ms: day * DAY_MS + number * over_ms / count,
-        request: format!("{day:0100}"),
+        request: format!("{day:0100}").into(),
         key: "k".into(),
-        run: format!("run-{:0100}", number / 2),
+        run: format!("run-{:0100}", number / 2).into(),
         cost: 1 + number,
         ..Row::default()
     };

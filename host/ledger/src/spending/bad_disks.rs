@@ -42,7 +42,7 @@ fn hold(spending: &Arc<Spending>, amount: u64) -> Result<Hold, NotHeld> {
 
 /// A call's row that needs pages of its own.
 fn long_row(cost: u64) -> Option<Row> {
-    Some(Row { request: "x".repeat(20_000), cost, ..Row::default() })
+    Some(Row { request: "x".repeat(20_000).into(), cost, ..Row::default() })
 }
 
 /// Settled and in doubt, and the calls, as the database has them.

@@ -170,18 +170,18 @@ fn any_row() -> impl Strategy<Value = Row> {
 fn name_of(row: &Row, by: By) -> String {
     match by {
         By::Day => Day(Day::EPOCH + jiff::Span::new().days((row.at_ms / DAY_MS) as i64)).to_string(),
-        By::Key => row.key.clone(),
-        By::Team => row.team.clone(),
-        By::Run => row.run.clone(),
-        By::Model => row.model.clone(),
-        By::Upstream => row.upstream.clone(),
+        By::Key => row.key.to_string(),
+        By::Team => row.team.to_string(),
+        By::Run => row.run.to_string(),
+        By::Model => row.model.to_string(),
+        By::Upstream => row.upstream.to_string(),
     }
 }
 
 /// The same question, asked of the rows.
 fn by_hand(rows: &[Row], query: &Query) -> Vec<Sum> {
     let Which { from, to, key, team, run, model, upstream } = &query.which;
-    let fits = |name: &Option<String>, of: &String| name.as_ref().is_none_or(|name| name == of);
+    let fits = |name: &Option<String>, of: &str| name.as_deref().is_none_or(|name| name == of);
     let mut sums: BTreeMap<Vec<String>, Sum> = BTreeMap::new();
     let wanted = rows.iter().filter(|row| {
         let day = day(&name_of(row, By::Day));
@@ -237,7 +237,8 @@ proptest! {
     fn a_call_comes_back_as_it_was(row in any_row(), words in prop::array::uniform5("\\PC{0,8}"), ms in any::<[u32; 2]>()) {
         let [request, target_model, tried, outcome, basis] = words;
         let row = Row {
-            request, target_model, tried, outcome, basis, calls: 3, first_ms: ms[0], total_ms: ms[1], ..row
+            request: request.into(), target_model: target_model.into(), tried: tried.into(),
+            outcome: outcome.into(), basis: basis.into(), calls: 3, first_ms: ms[0], total_ms: ms[1], ..row
         };
         let (_folder, store) = store(std::slice::from_ref(&row));
         prop_assert_eq!(store.calls(&Which::default(), 1).unwrap(), [row]);
