@@ -146,7 +146,7 @@ impl Charge {
         Charge {
             tally: Arc::clone(tally),
             upstream: target.upstream.name.clone(),
-            price: target.price.clone(),
+            price: target.price(target_model).cloned(),
             hold,
             paid_output,
             sent: false,

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Key(KeyCommand),
     /// What was used and spent
     Usage(UsageArgs),
+    /// Models that clients may ask for, who serves them, and what that costs
+    Models(ModelsArgs),
     /// Work on plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -119,6 +121,15 @@ pub(crate) struct UsageArgs {
     /// Dollars, with --resolve: "0" where the vendor billed nothing
     #[arg(long, value_name = "DOLLARS")]
     pub(crate) charge: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ModelsArgs {
+    /// Explain this model, as a client would name it
+    pub(crate) name: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

@@ -268,7 +268,7 @@ fn no_key(id: &str) -> CommandError {
 }
 
 /// Rows under their heads, in columns.
-fn table(mut out: impl Write, rows: &[Vec<String>]) -> io::Result<()> {
+pub(crate) fn table(mut out: impl Write, rows: &[Vec<String>]) -> io::Result<()> {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -10,10 +10,12 @@ mod catalogue;
 mod environment;
 mod limits;
 mod price;
+mod price_list;
 mod problem;
 mod reader;
 mod secret;
 mod sections;
+mod tariffs;
 mod timers;
 
 use std::collections::BTreeMap;
@@ -33,6 +35,7 @@ pub(crate) use environment::Environment;
 pub(crate) use limits::Limits;
 pub(crate) use problem::{ConfigError, Place, Problem};
 pub(crate) use secret::Secret;
+pub(crate) use tariffs::{Origin, Tariff, Tariffs};
 pub(crate) use timers::{ClientTimers, Drain, VendorTimers};
 
 /// Read where no other file is named, if it is there.
@@ -48,9 +51,20 @@ pub(crate) struct Config {
     pub(crate) plugins: PluginFolder,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) models: Vec<Model>,
+    /// What would be there with a key.
+    pub(crate) absent: Vec<Absent>,
     pub(crate) budgets: Arc<[Budget]>,
     /// Files that secrets were read from.
     pub(crate) secret_files: Vec<PathBuf>,
+}
+
+/// A vendor of the catalogue that the built-in configuration leaves out.
+#[derive(Debug)]
+pub(crate) struct Absent {
+    /// The pattern that its models would have.
+    pub(crate) models: String,
+    /// The variable that is not set.
+    pub(crate) key: String,
 }
 
 /// Where plugins are dropped.
@@ -91,6 +105,7 @@ pub(crate) struct Upstream {
     pub(crate) timers: VendorTimers,
     pub(crate) breaker: breaker::Limits,
     pub(crate) limits: Limits,
+    pub(crate) tariffs: Tariffs,
     pub(crate) place: Place,
 }
 
@@ -116,7 +131,9 @@ pub(crate) struct Target {
     pub(crate) model: TargetModel,
     pub(crate) priority: u16,
     pub(crate) weight: u16,
+    /// Its own; else the upstream's [`Tariffs`] say.
     pub(crate) price: Option<Price>,
+    /// The same, one by one.
     pub(crate) bounds: Bounds,
 }
 
@@ -128,6 +145,17 @@ pub(crate) enum TargetModel {
     AsAsked,
     /// What the `*` of the model's name stood for.
     Star,
+}
+
+impl TargetModel {
+    /// The name by which the upstream knows the model; `asked` matched `pattern`.
+    pub(crate) fn name<'a>(&'a self, pattern: &Pattern, asked: &'a str) -> &'a str {
+        match self {
+            TargetModel::Named(name) => name,
+            TargetModel::AsAsked => asked,
+            TargetModel::Star => pattern.star(asked).unwrap_or(asked),
+        }
+    }
 }
 
 impl Config {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use sluice_core::bound::Ask;
+use sluice_core::bound::{Ask, Bounds};
 use sluice_core::json::{self, Edit, Index, Pointer, Raw};
 use sluice_core::plan::{BodyPlan, CallPlan, ResponsePlan};
 use sluice_ledger::budget::Drawn;
@@ -68,7 +68,7 @@ impl Purse {
         };
         let draws = money.draws(&self.budgets, &self.caller, model.name.as_str(), &target.upstream.name)?;
         let charge = |hold| Charge::new(&self.tally, target, target_model, hold, permit);
-        let Some(price) = &target.price else {
+        let Some(price) = target.price(target_model) else {
             if draws.wants_price {
                 return Err(Refusal::Unpriced { model: model.name.as_str().into() });
             }
@@ -77,10 +77,12 @@ impl Purse {
         if draws.accounts.is_empty() {
             return counted(call, plan, body, charge(None));
         }
-        let Outbound { body, ask, index, hides_usage } = Outbound::read(call, plan, target, body)?;
+        let Outbound { body, ask, index, hides_usage } =
+            Outbound::read(call, plan, &target.bounds(target_model), body)?;
         let (left, sharers) = money.tightest(&draws.accounts);
         let funding = ask.fund(price, left, sharers).map_err(Refusal::Unbounded)?;
-        let edits = edits(plan, &body, &index, &funding, hides_usage);
+        let limit_at = plan.limit_at.as_ref().filter(|_| ask.limitable);
+        let edits = edits(plan, limit_at, &body, &index, &funding, hides_usage);
         let body = match edits.is_empty() {
             true => body,
             false => json::splice(&body, &index, &edits).map_err(Refusal::Unfit)?.into(),
@@ -150,7 +152,7 @@ struct Outbound {
 }
 
 impl Outbound {
-    fn read(call: &Call, plan: &CallPlan, target: &Target, body: Bytes) -> Result<Outbound, Refusal> {
+    fn read(call: &Call, plan: &CallPlan, bounds: &Bounds, body: Bytes) -> Result<Outbound, Refusal> {
         let index = Index::scan(&body).map_err(Refusal::NotJson)?;
         let number = |pointer: &Pointer| {
             let raw = json::get(&body, &index, pointer).map_err(Refusal::Duplicate)?;
@@ -164,8 +166,8 @@ impl Outbound {
             limit = limit.into_iter().chain(number(&other)?).min();
         }
         let choices = call.choices.into();
-        let ask = Ask::read(&body, &target.bounds, limit, plan.limit_at.is_some(), choices)
-            .map_err(Refusal::Unbounded)?;
+        let ask =
+            Ask::read(&body, bounds, limit, plan.limit_at.is_some(), choices).map_err(Refusal::Unbounded)?;
         let hides_usage = lacks_usage(call, plan, &body, &index)?;
         Ok(Outbound { body, ask, index, hides_usage })
     }
@@ -177,8 +179,10 @@ fn others(plan: &CallPlan) -> impl Iterator<Item = Pointer> + '_ {
     all.filter(|limit| Some(limit) != plan.limit_at.as_ref())
 }
 
+/// `limit_at`: where a limit goes, where there is to be one.
 fn edits(
     plan: &CallPlan,
+    limit_at: Option<&Pointer>,
     body: &[u8],
     index: &Index,
     funding: &sluice_core::bound::Funding,
@@ -186,7 +190,7 @@ fn edits(
 ) -> Vec<Edit> {
     let mut edits = Vec::new();
     let is_there = |pointer: &Pointer| matches!(json::get(body, index, pointer), Ok(Some(_)));
-    if let Some(at) = &plan.limit_at {
+    if let Some(at) = limit_at {
         for other in others(plan).filter(|other| is_there(other)) {
             edits.push(Edit::Remove { at: other });
         }

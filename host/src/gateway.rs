@@ -211,7 +211,7 @@ impl Gateway {
         if let [(_, only)] = free {
             return (vec![only.clone()], None);
         }
-        let candidates = candidates(free, call);
+        let candidates = candidates(model, free, call);
         let view = self.view(model, call, seq);
         let (order, by) = match model.policy.decide(|policy| policy.rank(&view, &candidates)) {
             Ok(Decided { decision, by }) => {
@@ -293,7 +293,7 @@ fn free(model: &Model, call: &Call) -> Result<Candidates, Refusal> {
 }
 
 /// Candidates as a policy sees them; a candidate's id is the place of its target.
-fn candidates(free: &[(u32, Free)], call: &Call) -> Vec<Candidate> {
+fn candidates(model: &Model, free: &[(u32, Free)], call: &Call) -> Vec<Candidate> {
     let now = Instant::now();
     let (input_expected, input_worst) = call.input_tokens();
     let output_expected = call.output_limit.unwrap_or(u64::MAX).min(OUTPUT_TOKENS_EXPECTED);
@@ -301,9 +301,10 @@ fn candidates(free: &[(u32, Free)], call: &Call) -> Vec<Candidate> {
     let choices = u64::from(call.choices);
     let candidate = |(id, free): &(u32, Free)| {
         let target = &free.target;
+        let price = target.price(target.model_for(&model.name, &call.shape.model));
         // A cost too large for a guest to see exactly is none: the target is shown as unpriced.
         let cost = |input, output: u64| {
-            let cost = target.price.as_ref()?.worst(input, output.saturating_mul(choices)).ok()?;
+            let cost = price?.worst(input, output.saturating_mul(choices)).ok()?;
             (cost.nanos() < NO_PRICE).then_some(cost)
         };
         let expected = cost(input_expected, output_expected).zip(cost(input_worst, output_worst));

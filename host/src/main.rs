@@ -23,6 +23,7 @@ mod lane;
 mod ledger_pages;
 mod measures;
 mod metrics;
+mod models;
 mod money;
 mod planning;
 mod plugin_build;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
             configured(&cli).and_then(|config| Ok(commands::key(&config, command)?))
         }
         Some(Command::Usage(args)) => configured(&cli).and_then(|config| Ok(commands::usage(&config, args)?)),
+        Some(Command::Models(args)) => configured(&cli).and_then(|config| Ok(models::models(&config, args)?)),
         None | Some(Command::Serve) => match start(&cli, Purpose::Serve).and_then(|app| Ok(app.serve()?)) {
             Ok(Stopped::Clean) => Ok(()),
             Ok(Stopped::Cut { .. }) => return ExitCode::from(EXIT_CUT),

@@ -17,7 +17,7 @@ use sluice_core::retry::Budget;
 use sluice_core::stats::TargetStats;
 use sluice_runtime::{Adapter, Policy, Runtime, Watched};
 
-use crate::config::{self, Secret, TargetModel, VendorTimers};
+use crate::config::{self, Secret, TargetModel, Tariffs, VendorTimers};
 use crate::lane::{Lane, Lanes};
 use crate::measures::{Measures, ModelMeasures};
 use crate::prepared::PlanCache;
@@ -50,8 +50,9 @@ pub(crate) struct Target {
     pub(crate) model: TargetModel,
     pub(crate) priority: u16,
     pub(crate) weight: u16,
-    pub(crate) price: Option<Price>,
-    pub(crate) bounds: Bounds,
+    /// As configured; the rest is in the upstream's tariffs.
+    price: Option<Price>,
+    bounds: Bounds,
     pub(crate) stats: Arc<TargetStats>,
     /// Where the vendor's model is the same for all requests.
     lane: Option<Arc<Lane>>,
@@ -63,6 +64,7 @@ pub(crate) struct Upstream {
     pub(crate) name: String,
     pub(crate) adapter: Watched<Adapter>,
     pub(crate) base_url: Option<url::Url>,
+    tariffs: Tariffs,
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) plans: Arc<PlanCache>,
     pub(crate) timers: VendorTimers,
@@ -121,12 +123,18 @@ impl Target {
         }
     }
 
+    /// What the upstream's model costs, as far as anybody has said.
+    pub(crate) fn price(&self, target_model: &str) -> Option<&Price> {
+        self.upstream.tariffs.price(self.price.as_ref(), target_model)
+    }
+
+    /// What is known of the upstream's model besides its price.
+    pub(crate) fn bounds(&self, target_model: &str) -> Bounds {
+        self.upstream.tariffs.bounds(self.bounds, target_model)
+    }
+
     /// The name by which the upstream knows the model; `asked` matched `pattern`.
     pub(crate) fn model_for<'a>(&'a self, pattern: &Pattern, asked: &'a str) -> &'a str {
-        match &self.model {
-            TargetModel::Named(name) => name,
-            TargetModel::AsAsked => asked,
-            TargetModel::Star => pattern.star(asked).unwrap_or(asked),
-        }
+        self.model.name(pattern, asked)
     }
 }

@@ -228,6 +228,39 @@ const TIMERS: &[Broken] = &[
     broken("[[models]]", "[[models]]\ndeadline = \"soon\"", &["models[0].deadline = \"soon\"", "a time"]),
 ];
 
+const PRICES: &[Broken] = &[
+    broken(
+        "[[models]]",
+        "[[prices]]\nupstream = \"vendr\"\nmodel = \"m\"\ninput = \"1\"\noutput = \"1\"\n[[models]]",
+        &["sluice.toml:12", "prices[0].upstream = \"vendr\"", "no such upstream", "echo, vendor"],
+    ),
+    broken(
+        "[[models]]",
+        "[[prices]]\nupstream = \"vendor\"\nmodel = \"m\"\ninput = \"1\"\noutptu = \"1\"\n[[models]]",
+        &["prices[0].outptu", "did you mean \"output\"?", "prices[0].output", "is missing"],
+    ),
+    broken(
+        "[[models]]",
+        "[[prices]]\nupstream = \"vendor\"\ninput = 1\noutput = \"1\"\n[[models]]",
+        &["prices[0].model", "is missing", "prices[0].input = 1", "in quotes"],
+    ),
+    broken(
+        "[[models]]",
+        "[[prices]]\nupstream = \"vendor\"\nmodel = \"m*\"\ninput = \"1\"\noutput = \"1\"\n[[models]]",
+        &["sluice.toml:13", "prices[0].model = \"m*\"", "one model, without *"],
+    ),
+    broken(
+        "[[models]]",
+        "[[prices]]\nupstream = \"vendor\"\nmodel = \"m\"\ninput = \"1\"\noutput = \"1\"\n[[prices]]\nupstream = \"vendor\"\nmodel = \"m\"\ninput = \"2\"\noutput = \"1\"\n[[models]]",
+        &["sluice.toml:16", "prices[1]", "\"m\" of \"vendor\" has a price already, in line 11"],
+    ),
+    broken(
+        "[[models]]",
+        "[prices]\nvendor = \"x\"\n[[models]]",
+        &["sluice.toml:11", "prices", "wanted an array"],
+    ),
+];
+
 /// What is known but not built is not taken in silence.
 const NOT_BUILT: &[Broken] = &[
     broken(
@@ -295,6 +328,11 @@ fn broken_upstreams_are_refused() {
 #[test]
 fn broken_models_are_refused() {
     check_table(MODELS);
+}
+
+#[test]
+fn broken_prices_are_refused() {
+    check_table(PRICES);
 }
 
 #[test]

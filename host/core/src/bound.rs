@@ -16,7 +16,8 @@ const OUTPUT_LEAST: u64 = 256;
 pub struct Bounds {
     /// Tokens of input at most.
     pub context: Option<u64>,
-    /// Tokens of output at most, in each of the answers.
+    /// Tokens of output at most, in each of the answers. 0: it has none, as a model of embeddings; what a
+    /// call of it can cost is its input, and no limit is written.
     pub max_output: Option<u64>,
     /// Tokens that an image or another part can cost at most that its bytes do not bound.
     pub part: Option<u64>,
@@ -59,7 +60,7 @@ pub struct Ask {
     pub choices: u64,
     /// What the client says of each answer's length.
     pub limit: Option<u64>,
-    /// The host can write a limit.
+    /// The host can write a limit, and there is output to be limited.
     pub limitable: bool,
     /// What the model can say at most.
     pub max_output: Option<u64>,
@@ -74,6 +75,18 @@ pub struct Funding {
     pub limit: u64,
     /// The limit differs from what the client says: it has to be written.
     pub write: bool,
+}
+
+impl Bounds {
+    /// These, and for what they do not say, `others`.
+    #[must_use]
+    pub fn or(self, others: Bounds) -> Bounds {
+        Bounds {
+            context: self.context.or(others.context),
+            max_output: self.max_output.or(others.max_output),
+            part: self.part.or(others.part),
+        }
+    }
 }
 
 impl Ask {
@@ -112,6 +125,7 @@ impl Ask {
             return Err(Unbounded::Output);
         }
         let choices = u64::from(demand.choices).max(choices).max(1);
+        let limitable = limitable && bounds.max_output != Some(0);
         Ok(Ask { input, choices, limit, limitable, max_output: bounds.max_output })
     }
 
@@ -172,6 +186,21 @@ mod tests {
         assert!(matches!(read(b"x", known()), Err(Unbounded::Body(_))));
         let unlimited = Ask::read(TEXT, &Bounds::default(), None, false, 1);
         assert_eq!(unlimited.map(|ask| ask.input), Err(Unbounded::Output));
+    }
+
+    #[test]
+    fn a_model_without_output_costs_its_input_and_gets_no_limit() {
+        let bounds = Bounds { max_output: Some(0), ..known() };
+        let ask = Ask::read(TEXT, &bounds, Some(100), true, 1).unwrap();
+        let funding = ask.fund(&price(), NanoUsd::ZERO, 1).unwrap();
+        assert!(!ask.limitable && !funding.write);
+        assert_eq!(funding.amount, price().worst(ask.input, 0).unwrap());
+    }
+
+    #[test]
+    fn bounds_that_are_not_said_are_others() {
+        let said = Bounds { max_output: Some(10), ..Bounds::default() };
+        assert_eq!(said.or(known()), Bounds { context: Some(100_000), max_output: Some(10), part: None });
     }
 
     #[test]

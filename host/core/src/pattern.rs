@@ -31,6 +31,11 @@ impl Pattern {
         name.strip_prefix(before)?.strip_suffix(after)
     }
 
+    /// The name in which the only `*` stands for `text`.
+    pub fn with_star(&self, text: &str) -> Option<String> {
+        (self.stars() == 1).then(|| self.0.replace('*', text))
+    }
+
     /// Whether it stands for this name.
     pub fn matches(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
@@ -94,6 +99,8 @@ mod tests {
         assert_eq!(Pattern::new("groq/*").star("other/llama"), None);
         assert_eq!(Pattern::new("a*b*").star("a1b2"), None);
         assert_eq!(Pattern::new("plain").star("plain"), None);
+        assert_eq!(Pattern::new("groq/*").with_star("llama").as_deref(), Some("groq/llama"));
+        assert_eq!(Pattern::new("a*b*").with_star("1"), None);
     }
 
     #[test]

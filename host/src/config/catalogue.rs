@@ -10,9 +10,10 @@ use sluice_core::pattern::Pattern;
 use url::Url;
 
 use super::sections::DEFAULT_POLICY;
+use super::tariffs::{self, Tariffs};
 use super::{
-    Access, Config, ConfigError, Environment, Limits, Located, Model, Place, PluginFolder, Secret, Server,
-    Target, TargetModel, Upstream, VendorTimers, timers,
+    Absent, Access, Config, ConfigError, Environment, Limits, Located, Model, Place, PluginFolder, Secret,
+    Server, Target, TargetModel, Upstream, VendorTimers, timers,
 };
 
 /// Data, not code: what is known about vendors.
@@ -44,11 +45,18 @@ struct Vendor {
 pub(super) fn without_file(environment: &Environment) -> Result<Config, ConfigError> {
     let mut upstreams: Vec<Upstream> = ECHO_UPSTREAMS.iter().map(|name| echo_upstream(name)).collect();
     let mut models = vec![model(ECHO, &ECHO_UPSTREAMS, TargetModel::AsAsked)];
+    let mut absent = Vec::new();
     for (name, vendor) in vendors()? {
-        let Some(key) = environment.get(&vendor.key).and_then(Secret::new) else { continue };
-        models.push(model(&format!("{name}/*"), &[&name], TargetModel::Star));
-        upstreams.push(vendor_upstream(name, vendor, key));
+        let models_of = format!("{name}/*");
+        match environment.get(&vendor.key).and_then(Secret::new) {
+            None => absent.push(Absent { models: models_of, key: vendor.key }),
+            Some(key) => {
+                models.push(model(&models_of, &[&name], TargetModel::Star));
+                upstreams.push(vendor_upstream(name, vendor, key));
+            }
+        }
     }
+    tariffs::assign(Vec::new(), &mut upstreams)?;
     let (server, plugins) = (Server::default(), PluginFolder::default());
     Ok(Config {
         file: None,
@@ -57,9 +65,19 @@ pub(super) fn without_file(environment: &Environment) -> Result<Config, ConfigEr
         plugins,
         upstreams,
         models,
+        absent,
         budgets: Arc::new([]),
         secret_files: Vec::new(),
     })
+}
+
+/// Where the vendors are, by their names.
+///
+/// # Errors
+///
+/// [`ConfigError`] where the catalogue cannot be read; a test keeps it from being shipped so.
+pub(super) fn addresses() -> Result<Vec<(String, Url)>, ConfigError> {
+    Ok(vendors()?.into_iter().map(|(name, vendor)| (name, vendor.base_url)).collect())
 }
 
 fn vendors() -> Result<BTreeMap<String, Vendor>, ConfigError> {
@@ -80,6 +98,7 @@ fn echo_upstream(name: &str) -> Upstream {
         timers: VendorTimers::default(),
         breaker: timers::default_breaker(),
         limits: Limits::default(),
+        tariffs: Tariffs::default(),
         place,
     }
 }
@@ -95,6 +114,7 @@ fn vendor_upstream(name: String, vendor: Vendor, key: Secret) -> Upstream {
         timers: VendorTimers::default(),
         breaker: timers::default_breaker(),
         limits: Limits::default(),
+        tariffs: Tariffs::default(),
         place,
     }
 }
@@ -121,13 +141,15 @@ fn model(name: &str, upstreams: &[&str], target_model: TargetModel) -> Model {
     }
 }
 
-fn place(file: &str, key: &str) -> Place {
+/// A place in what is embedded.
+pub(super) fn place(file: &str, key: &str) -> Place {
     Place { file: Arc::from(file), line: 0, key: key.into(), shown: None }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::price_list;
 
     fn models(environment: &Environment) -> Vec<String> {
         let config = without_file(environment).unwrap();
@@ -156,6 +178,9 @@ mod tests {
             let upstream = config.upstreams.iter().find(|upstream| upstream.name == *name).unwrap();
             assert_eq!(upstream.base_url.as_ref(), Some(&vendor.base_url));
             assert_eq!(upstream.base_url.as_ref().unwrap().scheme(), "https", "{name}");
+            let listed = price_list::rows().unwrap().into_iter().filter(|row| row.vendor == *name);
+            let names: usize = listed.map(|row| row.tariffs().count()).sum();
+            assert_eq!(upstream.tariffs.iter().count(), names, "{name} has its part of the price list");
         }
         assert!(!format!("{config:?}").contains("sk-canary"));
     }

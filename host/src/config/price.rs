@@ -36,8 +36,8 @@ pub(super) fn price(table: &Table<'_>) -> Option<Price> {
 
 /// What is known of a model besides its price.
 pub(super) fn bounds(table: &Table<'_>) -> Bounds {
-    let tokens = |key| table.get(key).and_then(|found| found.integer(1..=TOKENS_MAX));
-    Bounds { context: tokens("context"), max_output: tokens("max_output"), part: tokens("max_part") }
+    let tokens = |key, least| table.get(key).and_then(|found| found.integer(least..=TOKENS_MAX));
+    Bounds { context: tokens("context", 1), max_output: tokens("max_output", 0), part: tokens("max_part", 1) }
 }
 
 fn tier(table: &Table<'_>) -> Option<Tier> {

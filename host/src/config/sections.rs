@@ -10,9 +10,9 @@ use toml::de::DeTable;
 use super::reader::{Document, Found, Table};
 use super::{
     Access, Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
-    TargetModel, Upstream, VendorTimers,
+    TargetModel, Tariffs, Upstream, VendorTimers,
 };
-use super::{access, budgets, limits, price, timers};
+use super::{access, budgets, limits, price, tariffs, timers};
 
 /// Policy of a model that names none.
 pub(super) const DEFAULT_POLICY: &str = "priority";
@@ -36,7 +36,10 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         let server = root.table("server");
         let server = server.map_or_else(Server::default, |table| server_of(table, &mut access));
         let plugins = root.table("plugins").map_or_else(PluginFolder::default, plugins);
-        let upstreams = root.table("upstreams").map_or_else(Vec::new, |table| upstreams(&table, environment));
+        let mut upstreams =
+            root.table("upstreams").map_or_else(Vec::new, |table| upstreams(&table, environment));
+        let prices = tariffs::read(&root, &upstreams);
+        tariffs::assign(prices, &mut upstreams)?;
         let models = models(&root);
         let budgets = budgets::budgets(&root).into();
         check_names(&root, &upstreams, &models);
@@ -48,7 +51,8 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
     if !problems.is_empty() {
         return Err(ConfigError::Problems(problems));
     }
-    Ok(Config { file: Some(file.into()), server, access, plugins, upstreams, models, budgets, secret_files })
+    let (file, absent) = (Some(file.into()), Vec::new());
+    Ok(Config { file, server, access, plugins, upstreams, models, absent, budgets, secret_files })
 }
 
 fn server_of(table: Table<'_>, access: &mut Access) -> Server {
@@ -136,6 +140,7 @@ fn upstream(name: String, table: &Table<'_>, environment: &Environment) -> Optio
         timers,
         breaker,
         limits,
+        tariffs: Tariffs::default(),
         place,
     })
 }
@@ -287,9 +292,7 @@ fn check_names(root: &Table<'_>, upstreams: &[Upstream], models: &[Model]) {
         for target in &model.targets {
             let upstream = &target.upstream;
             if !upstreams.iter().any(|known| known.name == upstream.value) {
-                let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-                root.report(upstream.place.problem(format!("no such upstream; there are: {known}")));
+                root.report(upstream.place.problem(tariffs::no_such_upstream(upstreams)));
             }
         }
     }

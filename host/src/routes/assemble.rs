@@ -95,6 +95,7 @@ impl<'a> Assembly<'a> {
             name: upstream.name.clone(),
             adapter,
             base_url: upstream.base_url.clone(),
+            tariffs: upstream.tariffs.clone(),
             secrets,
             plans: plans.unwrap_or_else(|| Arc::new(PlanCache::new())),
             timers: upstream.timers,
