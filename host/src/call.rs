@@ -108,6 +108,19 @@ impl Call {
         })
     }
 
+    /// The same request, for another model.
+    pub(crate) fn for_model(&self, model: &str) -> Call {
+        Call {
+            request_id: self.request_id.clone(),
+            shape: Shape { model: model.into(), ..self.shape.clone() },
+            headers: self.headers.clone(),
+            text: self.text.clone(),
+            index: self.index.clone(),
+            duplicate: Mutex::default(),
+            ..*self
+        }
+    }
+
     /// The client's bytes.
     pub(crate) fn text(&self) -> &Bytes {
         &self.text

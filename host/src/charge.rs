@@ -1,7 +1,7 @@
 //! What a call comes to, over its attempts: each attempt is settled once, each call has one row.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use sluice_core::meter::Meter;
@@ -26,6 +26,8 @@ pub(crate) struct Tally {
     row: Mutex<Option<Row>>,
     /// Until the call's last attempt has ended.
     permit: Option<Permit>,
+    /// Of the model that took the place of the one that was asked for.
+    downgraded: OnceLock<Permit>,
 }
 
 /// One attempt's money. Dropped before it ends, it costs what was held, if anything was sent.
@@ -77,12 +79,27 @@ impl Tally {
             ..Row::default()
         };
         let row = Mutex::new(money.is_some().then_some(row));
-        Tally { money: money.cloned(), started: Instant::now(), row, permit }
+        Tally { money: money.cloned(), started: Instant::now(), row, permit, downgraded: OnceLock::new() }
     }
 
     /// What is used has to be known, for a limit counts it.
     pub(crate) fn counts_tokens(&self) -> bool {
-        self.permit.as_ref().is_some_and(Permit::counts_tokens)
+        self.permits().any(Permit::counts_tokens)
+    }
+
+    fn permits(&self) -> impl Iterator<Item = &Permit> {
+        self.permit.iter().chain(self.downgraded.get())
+    }
+
+    /// Another model takes the place of the one that was asked for; with what limits that one.
+    pub(crate) fn goes_on_with(&self, model: &str, permit: Option<Permit>) {
+        if let Some(row) = &mut *self.row() {
+            row.model = model.into();
+        }
+        if let Some(permit) = permit {
+            // There is one such step in a call.
+            let _ = self.downgraded.set(permit);
+        }
     }
 
     /// What the caller has left of its rates.
@@ -169,7 +186,7 @@ impl Charge {
     /// Where nobody has said how many, the estimates stay.
     fn uses(&self, tokens: Option<u64>) {
         if let Some(tokens) = tokens {
-            self.tally.permit.iter().chain(&self.permit).for_each(|permit| permit.uses(tokens));
+            self.tally.permits().chain(&self.permit).for_each(|permit| permit.uses(tokens));
         }
     }
 
@@ -185,6 +202,7 @@ impl Charge {
     /// From here on the vendor may work on it.
     pub(crate) fn sent(&mut self) {
         self.sent = true;
+        self.tally.permits().chain(&self.permit).for_each(Permit::sent);
         if let Some(hold) = &mut self.hold {
             hold.sent();
         }

@@ -8,25 +8,25 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
-use http::{HeaderMap, Response};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use sluice_core::breaker::Standing;
-use sluice_core::ranking::{self, Candidate, NO_CAP, NO_PRICE, View};
+use sluice_core::ranking::{self, NO_CAP, View};
 use sluice_runtime::{Decided, Outcome, Plugin, Versioned};
 
 use crate::attempts::{Answered, Attempts, Free};
 use crate::auth;
-use crate::call::{Call, OUTPUT_TOKENS_EXPECTED};
+use crate::call::{Call, SharedCall};
 use crate::caller::Caller;
+use crate::candidates::{self, Candidates};
 use crate::charge::Tally;
 use crate::config::{Budget, ClientTimers};
 use crate::funding::Purse;
 use crate::key_book::KeyBook;
 use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::money::Money;
-use crate::rates::{Permit, Rates, Who};
-use crate::refusal::Refusal;
+use crate::rates::{Limited, Permit, Rates, Who};
+use crate::refusal::{BudgetRefusal, Refusal};
 use crate::routes::Model;
 use crate::snapshot::Current;
 use crate::stream::{Body, Client, Connection};
@@ -34,12 +34,8 @@ use crate::stream::{Body, Client, Connection};
 /// Bytes of a request body at most: 20 MiB, room for a few images in base64.
 pub(crate) const BODY_BYTES_MAX: usize = 20 * 1024 * 1024;
 
-/// Output of a request without a limit: the most that is reckoned with.
-const OUTPUT_TOKENS_WORST: u64 = 4096;
-
-/// A candidate's breaker, as policies see it.
-const BREAKER_CLOSED: u8 = 0;
-const BREAKER_HALF_OPEN: u8 = 1;
+/// The model that answers, where it is not the one that was asked for.
+const MODEL_HEADER: HeaderName = HeaderName::from_static("x-sluice-model");
 
 /// Serves completions by the snapshot of the moment.
 pub(crate) struct Gateway {
@@ -48,6 +44,7 @@ pub(crate) struct Gateway {
     money: Option<Arc<Money>>,
     rates: Arc<Rates>,
     keys: Option<Arc<KeyBook>>,
+    measures: Measures,
     /// Counts requests until their model is known.
     nameless: ModelMeasures,
     /// Chance, for policies and waits; not for secrets.
@@ -62,14 +59,6 @@ struct Chosen {
     budgets: Arc<[Budget]>,
 }
 
-/// The targets that may be asked, each with its place.
-struct Candidates {
-    /// Those that a policy orders.
-    free: Vec<(u32, Free)>,
-    /// Those that asked for a pause: the last resort.
-    resting: Vec<(u32, Free)>,
-}
-
 impl Gateway {
     pub(crate) fn new(
         current: Current,
@@ -82,6 +71,7 @@ impl Gateway {
             money,
             keys,
             rates: Arc::default(),
+            measures: measures.clone(),
             nameless: measures.of_no_model(),
             chance: RandomState::new(),
         }
@@ -99,7 +89,10 @@ impl Gateway {
         let answer = self.answer(&mut counted, request_id, head, body, connection).await;
         counted.ended(match &answer {
             Ok(_) | Err(Refusal::Said(_)) => RequestEnd::Answered,
-            Err(_) => RequestEnd::Refused,
+            Err(refusal) => {
+                self.measures.refused(refusal.code());
+                RequestEnd::Refused
+            }
         });
         answer
     }
@@ -115,23 +108,73 @@ impl Gateway {
         let caller = self.caller(&head, &connection)?; // a stranger costs nothing
         let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
         let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
-        let Chosen { generation, model, stalled, budgets } = self.model(&call, &caller)?; // from one snapshot, kept to the end
-        counted.is_for(&model.measures);
-        let deadline = tokio::time::Instant::now() + model.deadline;
-        let free = free(&model, &call)?; // all that the host allows now
-        let (order, ranked_by) = self.order(&model, &call, free); // a policy orders, and cannot widen
-        let client = Client { stalled, connection };
-        let purse = self.purse(&call, caller, &model, budgets)?; // who pays: each attempt holds its worst case
-        let told = purse.as_ref().map(|purse| purse.tally.told());
-        let purse = purse.as_ref();
-        let attempts = Attempts { model: &model, call: &call, chance: &self.chance, deadline, client, purse };
-        let answered = attempts.run(&order).await?; // an adapter says what to send; until one answers
-        log_answer(&call, generation, ranked_by.as_deref(), &answered);
-        let mut answer = answered.answer;
-        if let Some(told) = told {
-            told.write(answer.headers_mut());
+        let chosen = self.model(&call.shape.model, &caller)?; // from one snapshot, kept to the end
+        counted.is_for(&chosen.model.measures);
+        let purse = self.purse(&call, caller, &chosen)?; // who pays: each attempt holds its worst case
+        let deadline = tokio::time::Instant::now() + chosen.model.deadline;
+        let client = Client { stalled: chosen.stalled, connection };
+        let served = self.serve(&call, &chosen, purse.as_ref(), deadline, client.clone()).await;
+        let mut answer = match (served, &purse) {
+            (Err(Refusal::Budget(why)), Some(purse)) => {
+                let (call, chosen) = self.cheaper(&call, &chosen, purse, why)?; // one hop, where the budget says so
+                let mut answer = self.serve(&call, &chosen, Some(purse), deadline, client).await?;
+                // A name that is no header is in the ledger.
+                let name = HeaderValue::from_str(&call.shape.model);
+                answer.headers_mut().extend(name.map(|name| (MODEL_HEADER, name)));
+                answer
+            }
+            (served, _) => served?,
+        };
+        if let Some(purse) = &purse {
+            purse.tally.told().write(answer.headers_mut());
         }
         Ok(answer)
+    }
+
+    /// One model's answer.
+    async fn serve(
+        &self,
+        call: &SharedCall,
+        chosen: &Chosen,
+        purse: Option<&Purse>,
+        deadline: tokio::time::Instant,
+        client: Client,
+    ) -> Result<Response<Body>, Refusal> {
+        let Chosen { generation, model, .. } = chosen;
+        let free = candidates::free(model, call)?; // all that the host allows now
+        let (order, ranked_by) = self.order(model, call, free); // a policy orders, and cannot widen
+        let attempts = Attempts { model, call, chance: &self.chance, deadline, client, purse };
+        let answered = attempts.run(&order).await?; // an adapter says what to send; until one answers
+        log_answer(call, *generation, ranked_by.as_deref(), &answered);
+        Ok(answered.answer)
+    }
+
+    /// What a budget that is exhausted wants to be asked for instead.
+    ///
+    /// # Errors
+    ///
+    /// The same refusal where it wants nothing else, or where the caller may not ask for that.
+    fn cheaper(
+        &self,
+        call: &Call,
+        asked: &Chosen,
+        purse: &Purse,
+        why: Box<BudgetRefusal>,
+    ) -> Result<(SharedCall, Chosen), Refusal> {
+        let budget = asked.budgets.iter().find(|budget| *budget.rule.name == *why.budget);
+        let Some(name) = budget.and_then(|budget| budget.downgrade_to.as_deref()).filter(|_| why.exhausted)
+        else {
+            return Err(Refusal::Budget(why));
+        };
+        let chosen = match self.model(name, &purse.caller) {
+            Ok(chosen) if !Arc::ptr_eq(&chosen.model, &asked.model) => chosen,
+            Ok(_) | Err(_) => return Err(Refusal::Budget(why)),
+        };
+        let call = Arc::new(call.for_model(name));
+        let permit = self.permit(&call, Limited::new(), &chosen.model)?;
+        purse.tally.goes_on_with(chosen.model.name.as_str(), permit);
+        tracing::debug!(request = call.request_id, budget = why.budget, model = name, "downgraded");
+        Ok((call, chosen))
     }
 
     fn caller(&self, head: &Parts, connection: &Connection) -> Result<Caller, Refusal> {
@@ -139,30 +182,25 @@ impl Gateway {
         auth::caller(access, self.keys.as_ref(), &head.headers, connection.peer())
     }
 
-    fn model(&self, call: &Call, caller: &Caller) -> Result<Chosen, Refusal> {
+    fn model(&self, name: &str, caller: &Caller) -> Result<Chosen, Refusal> {
         let snapshot = self.current.load();
         let (generation, timers) = (snapshot.generation, &snapshot.config.server.timers);
-        let found = snapshot.routes.model(&call.shape.model).map(Arc::clone);
+        let found = snapshot.routes.model(name).map(Arc::clone);
         let budgets = Arc::clone(&snapshot.config.budgets);
         let found = found.map(|model| Chosen { generation, model, stalled: timers.stalled_reader, budgets });
-        if !caller.allows_model(&call.shape.model) {
-            return Err(Refusal::ModelNotAllowed { model: call.shape.model.chars().take(128).collect() });
+        if !caller.allows_model(name) {
+            return Err(Refusal::ModelNotAllowed { model: name.chars().take(128).collect() });
         }
-        found.ok_or_else(|| Refusal::NoSuchModel { model: call.shape.model.chars().take(128).collect() })
+        found.ok_or_else(|| Refusal::NoSuchModel { model: name.chars().take(128).collect() })
     }
 
     /// None where nothing is capped, limited or written down. Without a ledger no budget can be kept.
-    fn purse(
-        &self,
-        call: &Call,
-        caller: Caller,
-        model: &Model,
-        budgets: Arc<[Budget]>,
-    ) -> Result<Option<Purse>, Refusal> {
+    fn purse(&self, call: &Call, caller: Caller, chosen: &Chosen) -> Result<Option<Purse>, Refusal> {
+        let Chosen { model, budgets, .. } = chosen;
         if self.money.is_none() && !budgets.is_empty() {
             return Err(Refusal::Ledger { reason: "closed" });
         }
-        let permit = self.permit(call, &caller, model)?;
+        let permit = self.permit(call, caller.limited(), model)?;
         // A stranger's calls are counted, not written down: nobody is charged for them.
         let is_booked = caller.is_known() || !budgets.is_empty();
         let is_limited = model.targets.iter().any(|target| !target.upstream.limits.is_none());
@@ -171,12 +209,11 @@ impl Gateway {
         }
         let (money, rates) = (self.money.clone().filter(|_| is_booked), Arc::clone(&self.rates));
         let tally = Tally::new(money.as_ref(), &call.request_id, &caller, model.name.as_str(), permit);
-        Ok(Some(Purse { money, rates, budgets, caller, tally: Arc::new(tally) }))
+        Ok(Some(Purse { money, rates, budgets: Arc::clone(budgets), caller, tally: Arc::new(tally) }))
     }
 
-    /// What the limits of the caller and of the model let pass.
-    fn permit(&self, call: &Call, caller: &Caller, model: &Model) -> Result<Option<Permit>, Refusal> {
-        let mut limited = caller.limited();
+    /// What these limits and those of the model let pass.
+    fn permit(&self, call: &Call, mut limited: Limited, model: &Model) -> Result<Option<Permit>, Refusal> {
         if !model.limits.is_none() {
             limited.push((Who::Model(model.name.as_str().into()), model.limits));
         }
@@ -211,7 +248,7 @@ impl Gateway {
         if let [(_, only)] = free {
             return (vec![only.clone()], None);
         }
-        let candidates = candidates(model, free, call);
+        let candidates = candidates::shown(model, free, call);
         let view = self.view(model, call, seq);
         let (order, by) = match model.policy.decide(|policy| policy.rank(&view, &candidates)) {
             Ok(Decided { decision, by }) => {
@@ -254,7 +291,8 @@ impl Gateway {
             return Err(Refusal::BodyTooLarge { bytes_max: BODY_BYTES_MAX });
         }
         let within = self.client_timers().upload;
-        match tokio::time::timeout(within, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        match tokio::time::timeout(within, http_body_util::Limited::new(body, BODY_BYTES_MAX).collect()).await
+        {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
                 Err(Refusal::BodyTooLarge { bytes_max: BODY_BYTES_MAX })
@@ -263,70 +301,6 @@ impl Gateway {
             Err(_elapsed) => Err(Refusal::UploadSlow { within }),
         }
     }
-}
-
-/// The targets that may be asked now. Those that rest by their own wish come last; where there is
-/// nobody else, a policy orders them.
-fn free(model: &Model, call: &Call) -> Result<Candidates, Refusal> {
-    let now = Instant::now();
-    let lane_of = |target: &Arc<crate::routes::Target>| target.lane(&model.name, &call.shape.model);
-    let all = (0..)
-        .zip(&model.targets)
-        .map(|(id, target)| (id, Free { target: Arc::clone(target), lane: lane_of(target) }));
-    let (mut free, mut resting, mut open) = (Vec::new(), Vec::new(), Vec::new());
-    for (id, one) in all {
-        if one.lane.standing(now).is_none() {
-            open.push(one.lane);
-        } else if one.lane.bench(now).is_some() {
-            resting.push((id, one));
-        } else {
-            free.push((id, one));
-        }
-    }
-    // Who may be asked first, first.
-    resting.sort_by_key(|(_, one): &(u32, Free)| one.lane.bench(now).map(|bench| bench.until));
-    match (free.is_empty(), resting.is_empty()) {
-        (false, _) => Ok(Candidates { free, resting }),
-        (true, false) => Ok(Candidates { free: resting, resting: Vec::new() }),
-        (true, true) => Err(Refusal::resting(open.iter())),
-    }
-}
-
-/// Candidates as a policy sees them; a candidate's id is the place of its target.
-fn candidates(model: &Model, free: &[(u32, Free)], call: &Call) -> Vec<Candidate> {
-    let now = Instant::now();
-    let (input_expected, input_worst) = call.input_tokens();
-    let output_expected = call.output_limit.unwrap_or(u64::MAX).min(OUTPUT_TOKENS_EXPECTED);
-    let output_worst = call.output_limit.unwrap_or(OUTPUT_TOKENS_WORST);
-    let choices = u64::from(call.choices);
-    let candidate = |(id, free): &(u32, Free)| {
-        let target = &free.target;
-        let price = target.price(target.model_for(&model.name, &call.shape.model));
-        // A cost too large for a guest to see exactly is none: the target is shown as unpriced.
-        let cost = |input, output: u64| {
-            let cost = price?.worst(input, output.saturating_mul(choices)).ok()?;
-            (cost.nanos() < NO_PRICE).then_some(cost)
-        };
-        let expected = cost(input_expected, output_expected).zip(cost(input_worst, output_worst));
-        let stats = target.stats.snapshot();
-        Candidate {
-            id: *id,
-            priority: target.priority,
-            weight: target.weight,
-            expected: expected.map_or(NO_PRICE, |(expected, _)| expected.nanos()),
-            worst: expected.map_or(NO_PRICE, |(_, worst)| worst.nanos()),
-            ewma_ttft_us: stats.ttft_us,
-            ewma_total_us: stats.total_us,
-            samples: stats.samples,
-            success_permille: stats.success_permille,
-            inflight: stats.inflight,
-            breaker: match free.lane.standing(now) {
-                Some(Standing::Closed) => BREAKER_CLOSED,
-                Some(Standing::Open { .. } | Standing::HalfOpen { .. }) | None => BREAKER_HALF_OPEN,
-            },
-        }
-    };
-    free.iter().map(candidate).collect()
 }
 
 /// Whose decisions served: all from one snapshot.

@@ -7,6 +7,7 @@ mod attempts;
 mod auth;
 mod call;
 mod caller;
+mod candidates;
 mod charge;
 mod cli;
 mod commands;

@@ -25,6 +25,7 @@ const FIRST_BUCKETS: [f64; 14] =
 #[derive(Clone)]
 pub(crate) struct Measures {
     requests: Family<OfRequest, Counter>,
+    refusals: Family<OfRefusal, Counter>,
     attempts: Family<OfAttempt, Counter>,
     total: Family<OfCall, Histogram>,
     first_content: Family<OfCall, Histogram>,
@@ -70,6 +71,11 @@ struct OfRequest {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRefusal {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfAttempt {
     upstream: String,
     gen_ai_request_model: String,
@@ -87,6 +93,7 @@ impl Default for Measures {
     fn default() -> Measures {
         Measures {
             requests: Family::default(),
+            refusals: Family::default(),
             attempts: Family::default(),
             total: Family::new_with_constructor(|| Histogram::new(TOTAL_BUCKETS)),
             first_content: Family::new_with_constructor(|| Histogram::new(FIRST_BUCKETS)),
@@ -127,9 +134,16 @@ impl Measures {
         self.of_model(NO_MODEL)
     }
 
+    /// A completion was refused; `reason` is the code that the client is told.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&OfRefusal { reason }).inc();
+    }
+
     pub(crate) fn register(&self, registry: &mut Registry) {
         let ours = registry.sub_registry_with_prefix("sluice");
         ours.register("requests", "Requests for a model, by how they ended", self.requests.clone());
+        let help = "Completions that were refused, by the error code that the client is told";
+        ours.register("refusals", help, self.refusals.clone());
         ours.register("attempts", "Calls of upstreams, by fault class", self.attempts.clone());
         let help = "Seconds from sending to the end of the answer";
         registry.register("gen_ai_client_operation_duration_seconds", help, self.total.clone());

@@ -51,7 +51,7 @@ struct Meter {
 pub(crate) struct Permit {
     meters: SmallVec<[Shared; 4]>,
     estimate: u64,
-    /// [`UNKNOWN`] until it is known.
+    /// Nothing while nothing was sent, then [`UNKNOWN`] until it is known.
     used: AtomicU64,
     counts_tokens: bool,
     told: Told,
@@ -144,7 +144,7 @@ impl Rates {
         };
         drop(taken);
         let counts_tokens = told.tokens.is_some();
-        Ok(Permit { meters, estimate, used: AtomicU64::new(UNKNOWN), counts_tokens, told })
+        Ok(Permit { meters, estimate, used: AtomicU64::new(0), counts_tokens, told })
     }
 
     fn meters(&self, limited: &Limited, now: Instant) -> SmallVec<[Shared; 4]> {
@@ -213,6 +213,12 @@ fn take_amounts(meters: &mut [MutexGuard<'_, Meter>], estimate: u64, now: Instan
 }
 
 impl Permit {
+    /// From here on tokens may be used.
+    pub(crate) fn sent(&self) {
+        // Of several attempts, what an earlier one has used is known already.
+        let _ = self.used.compare_exchange(0, UNKNOWN, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// So many tokens were used, after what was said before.
     pub(crate) fn uses(&self, tokens: u64) {
         let add = |used: u64| Some(if used == UNKNOWN { tokens } else { used.saturating_add(tokens) });
@@ -323,7 +329,10 @@ mod tests {
         let rates = Rates::default();
         let now = Instant::now();
         let one = || Limited::from_iter([key("a", limits(0, 600, 0))]);
+        let unsent = rates.take(one(), 600, now).unwrap();
+        drop(unsent);
         let permit = rates.take(one(), 100, now).unwrap();
+        permit.sent();
         permit.uses(400);
         permit.uses(500);
         drop(permit);

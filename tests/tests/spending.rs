@@ -249,3 +249,52 @@ async fn no_kill_refunds_anything() {
         sum("SELECT in_doubt FROM accounts WHERE budget = 'everyone'")
     );
 }
+
+/// A budget that is exhausted goes on with a cheaper model where it says so, and not where that one
+/// costs too much as well, or where the key may not ask for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exhausted_budget_goes_on_with_a_cheaper_model() {
+    let cheap = "{ upstream = \"b\", model = \"small\", price = { input = \"0.10\", output = \"1.00\" }, max_output = 1000 }";
+    let limited = "limits = { requests_per_minute = 3 }";
+    let models = model(&target("a", "max_output = 1000"), "")
+        + &format!("[[models]]\nname = \"cheap\"\n{limited}\ntargets = [{cheap}]\n")
+        // Room for two calls by either price, and for a few of the cheap ones.
+        + &budget("per-run", "run", "0.0013", "on_exhaust = \"downgrade\"\ndowngrade_to = \"cheap\"");
+    let stage = Stage::start("", &[Vendor::openai("a", ""), Vendor::openai("b", "")], &models).await;
+    let words = vec!["word"; WORDS].join(" ");
+    for vendor in ["a", "b"] {
+        stage.direct(vendor, json!({ "reply": words }));
+    }
+    let ask = async || {
+        let request = stage.gateway.chat_request(body(false).to_string()).header("x-sluice-run", "r");
+        sluice_tests::gateway::send(request).await
+    };
+    let mut answered = Vec::new();
+    let last = loop {
+        let answer = ask().await;
+        match answer.status.as_u16() {
+            200 => answered.push(answer.header("x-sluice-model").to_owned()),
+            _ => break answer,
+        }
+    };
+    assert_eq!(answered, ["", "", "cheap", "cheap", "cheap"], "{}", last.text());
+    assert!(last.refused(429, "rate_limit_exceeded").contains("\"cheap\""), "the cheap model's own limit");
+    assert_eq!((stage.seen("a"), stage.seen("b")), (2, 3));
+    at_rest(&stage).await;
+    let page = stage.gateway.get("/admin/v1/usage?by=model").await.json();
+    assert_eq!(page["usage"].as_array().map(Vec::len), Some(2), "{page}");
+    let refusals = stage.metric("sluice_refusals_total{reason=\"rate_limit_exceeded\"}").await;
+    assert_eq!(refusals, 1.0);
+    let folder = stage.gateway.ended_in_order();
+    let billed: u64 = stage
+        .simulator
+        .books()
+        .rows
+        .iter()
+        .map(|row| {
+            let output = if row.vendor == "a" { OUTPUT } else { OUTPUT / 10 };
+            row.billed.prompt_tokens * INPUT + row.billed.completion_tokens * output
+        })
+        .sum();
+    assert_eq!(account(folder.path(), "per-run", "%"), (billed, 0));
+}

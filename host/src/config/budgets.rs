@@ -8,6 +8,7 @@ use sluice_core::money::NanoUsd;
 use sluice_core::window::{Window, Zone};
 use sluice_ledger::budget;
 
+use super::Model;
 use super::reader::{Found, Table};
 
 /// Budgets at most: each is looked at on each attempt.
@@ -24,6 +25,8 @@ pub(crate) struct Budget {
     pub(crate) window: Window,
     pub(crate) unpriced: Unpriced,
     pub(crate) missing_run: MissingRun,
+    /// A model to go on with where it is exhausted.
+    pub(crate) downgrade_to: Option<String>,
 }
 
 /// Whose account it is.
@@ -55,7 +58,7 @@ pub(crate) enum MissingRun {
     Key,
 }
 
-pub(super) fn budgets(root: &Table<'_>) -> Vec<Budget> {
+pub(super) fn budgets(root: &Table<'_>, models: &[Model]) -> Vec<Budget> {
     let Some(found) = root.get("budgets") else { return Vec::new() };
     let tables = found.tables();
     if tables.len() > BUDGETS_MAX {
@@ -65,7 +68,7 @@ pub(super) fn budgets(root: &Table<'_>) -> Vec<Budget> {
     let mut budgets = Vec::new();
     for table in &tables {
         let place = table.place();
-        let Some(budget) = budget(table) else { continue };
+        let Some(budget) = budget(table, models) else { continue };
         if !seen.insert(Arc::clone(&budget.rule.name)) {
             root.report(place.problem(format!("a budget named {:?} is there already", budget.rule.name)));
         }
@@ -74,7 +77,7 @@ pub(super) fn budgets(root: &Table<'_>) -> Vec<Budget> {
     budgets
 }
 
-fn budget(table: &Table<'_>) -> Option<Budget> {
+fn budget(table: &Table<'_>, models: &[Model]) -> Option<Budget> {
     let name = table.require("name", "a name of your own").and_then(|found| match found.text()? {
         text if text.trim().is_empty() || text.chars().count() > NAME_CHARS_MAX => {
             found.refuse(format!("wanted 1 to {NAME_CHARS_MAX} characters"))
@@ -103,9 +106,37 @@ fn budget(table: &Table<'_>) -> Option<Budget> {
     let unpriced = or_first(table, "unpriced", &[("deny", Unpriced::Deny), ("allow", Unpriced::Allow)]);
     let missing_run =
         or_first(table, "missing_run", &[("key", MissingRun::Key), ("refuse", MissingRun::Refuse)]);
+    let downgrade_to = downgrade_to(table, models);
     table.finish();
     let rule = Arc::new(budget::Budget { name: name?, cap: cap?, mode: mode? });
-    Some(Budget { rule, per: per?, window: window?, unpriced: unpriced?, missing_run: missing_run? })
+    Some(Budget {
+        rule,
+        per: per?,
+        window: window?,
+        unpriced: unpriced?,
+        missing_run: missing_run?,
+        downgrade_to: downgrade_to?,
+    })
+}
+
+/// None: it is wrong; none within: calls are refused.
+fn downgrade_to(table: &Table<'_>, models: &[Model]) -> Option<Option<String>> {
+    let downgrades = or_first(table, "on_exhaust", &[("refuse", false), ("downgrade", true)])?;
+    match (downgrades, table.get("downgrade_to")) {
+        (false, None) => Some(None),
+        (false, Some(found)) => found.refuse("means something only with on_exhaust = \"downgrade\""),
+        (true, Some(found)) => {
+            let name = found.text()?;
+            match models.iter().any(|model| model.name.matches(name)) {
+                true => Some(Some(name.to_owned())),
+                false => found.refuse("there is no such model"),
+            }
+        }
+        (true, None) => {
+            table.require("downgrade_to", "the name of a cheaper model");
+            None
+        }
+    }
 }
 
 fn window(table: &Table<'_>) -> Option<Window> {

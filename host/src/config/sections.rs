@@ -41,7 +41,7 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         let prices = tariffs::read(&root, &upstreams);
         tariffs::assign(prices, &mut upstreams)?;
         let models = models(&root);
-        let budgets = budgets::budgets(&root).into();
+        let budgets = budgets::budgets(&root, &models).into();
         check_names(&root, &upstreams, &models);
         root.not_built("listen", "further listeners");
         root.finish();
