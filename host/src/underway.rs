@@ -134,6 +134,11 @@ impl Underway {
         self.told = true;
     }
 
+    /// Its end has been told.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told
+    }
+
     fn tell(&mut self) -> bool {
         !std::mem::replace(&mut self.told, true)
     }
