@@ -28,7 +28,7 @@ use sluice_core::pattern::Pattern;
 use sluice_core::price::Price;
 
 pub(crate) use access::Access;
-pub(crate) use budgets::{Budget, MissingRun, Per, Unpriced};
+pub(crate) use budgets::{Budget, MissingRun, OF_THE_KEY, Per, Unpriced};
 pub(crate) use environment::Environment;
 pub(crate) use limits::Limits;
 pub(crate) use problem::{ConfigError, Place, Problem};

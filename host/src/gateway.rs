@@ -159,7 +159,7 @@ impl Gateway {
         model: &Model,
         budgets: Arc<[Budget]>,
     ) -> Result<Option<Purse>, Refusal> {
-        if self.money.is_none() && !budgets.is_empty() {
+        if self.money.is_none() && budgets.iter().any(Budget::enforces) {
             return Err(Refusal::Ledger { reason: "closed" });
         }
         let permit = self.permit(call, &caller, model)?;

@@ -203,7 +203,8 @@ fn take_amounts(meters: &mut [(Who, Meter)], estimate: u64, now: Instant) -> Opt
 impl Permit {
     /// So many tokens were used, after what was said before.
     pub(crate) fn uses(&self, tokens: u64) {
-        let add = |used: u64| Some(if used == UNKNOWN { tokens } else { used.saturating_add(tokens) });
+        let sum = |used: u64| if used == UNKNOWN { tokens } else { used.saturating_add(tokens) };
+        let add = |used| Some(sum(used).min(UNKNOWN - 1));
         // The closure always has an answer.
         let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
