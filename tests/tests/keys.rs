@@ -184,6 +184,56 @@ fn a_public_address_wants_keys() {
     assert!(blank.code == Some(64) && blank.stderr.contains("ADMIN is not set"), "{blank:?}");
 }
 
+/// What is not an act on keys is in the audit too, and what was refused.
+#[tokio::test]
+async fn each_act_has_its_row() {
+    let gateway = start();
+    let (_, key) = create(&gateway, json!({"name": "app"})).await;
+    assert_eq!(ask(&gateway, "echo", &key).await.status, 200);
+    let post = async |path: &str, body| admin(&gateway, path, body).await;
+    assert_eq!(post("/admin/v1/breakers/echo/echo/reset", json!({})).await.status, 200);
+    post("/admin/v1/breakers/echo/none/reset", json!({})).await.refused(404, "no_such_breaker");
+    post("/admin/v1/plugins/none/release", json!({})).await.refused(404, "nothing_to_release");
+    let charge = json!({"charge_usd": "1"});
+    post("/admin/v1/in-doubt/77/resolve", charge).await.refused(404, "unknown_doubt");
+    let arguments = ["usage", "--resolve", "78", "--charge", "1"];
+    assert_eq!(command::run(gateway.folder(), &arguments, &[("ADMIN", ADMIN)]).code, Some(1));
+    let acts = look(&gateway, "/admin/v1/audit").await;
+    let told = |act: &Value| {
+        ["actor", "act", "subject", "outcome"].map(|member| act[member].as_str().unwrap().to_owned())
+    };
+    let acts: Vec<_> = acts["acts"].as_array().unwrap().iter().rev().skip(1).map(told).collect();
+    let admin = "admin 127.0.0.1";
+    let wanted = [
+        [admin, "breaker.reset", "echo/echo", "done"],
+        [admin, "breaker.reset", "echo/none", "no_such_breaker"],
+        [admin, "plugin.release", "none", "nothing_to_release"],
+        [admin, "doubt.resolve", "77", "unknown"],
+        ["cli", "doubt.resolve", "78", "unknown"],
+    ];
+    assert_eq!(acts, wanted);
+}
+
+/// A secret is shown once: what fails after the key is there does not keep it back.
+#[tokio::test]
+async fn a_key_that_is_made_is_shown() {
+    let gateway = start();
+    let store = rusqlite::Connection::open(gateway.folder().join("data/sluice.db")).unwrap();
+    store.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    let fails = "CREATE TRIGGER untold BEFORE INSERT ON meta WHEN NEW.name = 'keys_seen' BEGIN SELECT RAISE(ABORT, 'no'); END";
+    store.execute_batch(fails).unwrap();
+    let (id, key) = create(&gateway, json!({"name": "app"})).await;
+    gateway.wait_for("not all have taken notice", 1);
+    assert_eq!(ask(&gateway, "echo", &key).await.status, 200);
+    let revoked = admin(&gateway, &format!("/admin/v1/keys/{id}/revoke"), json!({})).await;
+    assert_eq!((revoked.status.as_u16(), &revoked.json()["in_force"]), (200, &json!(true)), "{revoked:?}");
+    ask(&gateway, "echo", &key).await.refused(401, "invalid_api_key");
+    // Whoever waits is told as soon as it can be: the command line's key is taken notice of.
+    store.execute_batch("DROP TRIGGER untold").unwrap();
+    let made = command::run(gateway.folder(), &["key", "create", "--name", "cli"], &[("ADMIN", ADMIN)]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+}
+
 /// Usage is there by key as soon as it is asked for, and adds up.
 #[tokio::test]
 async fn usage_is_told_by_key() {
