@@ -25,7 +25,8 @@ use crate::funding::Purse;
 use crate::key_book::KeyBook;
 use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::money::Money;
-use crate::rates::{Permit, Rates, Who};
+use crate::rate_headers::Refused;
+use crate::rates::{Permit, Rates, Told, Who};
 use crate::refusal::Refusal;
 use crate::routes::Model;
 use crate::snapshot::Current;
@@ -94,11 +95,11 @@ impl Gateway {
         head: Parts,
         body: Incoming,
         connection: Connection,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, Refused> {
         let mut counted = RequestMeasure::new(&self.nameless); // told how it ended, whatever that is
         let answer = self.answer(&mut counted, request_id, head, body, connection).await;
         counted.ended(match &answer {
-            Ok(_) | Err(Refusal::Said(_)) => RequestEnd::Answered,
+            Ok(_) | Err(Refused { refusal: Refusal::Said(_), .. }) => RequestEnd::Answered,
             Err(_) => RequestEnd::Refused,
         });
         answer
@@ -111,7 +112,7 @@ impl Gateway {
         head: Parts,
         body: Incoming,
         connection: Connection,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, Refused> {
         let caller = self.caller(&head, &connection)?; // a stranger costs nothing
         let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
         let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
@@ -122,15 +123,14 @@ impl Gateway {
         let (order, ranked_by) = self.order(&model, &call, free); // a policy orders, and cannot widen
         let client = Client { stalled, connection };
         let purse = self.purse(&call, caller, &model, budgets)?; // who pays: each attempt holds its worst case
-        let told = purse.as_ref().map(|purse| purse.tally.told());
+        let told = purse.as_ref().map_or_else(Told::default, |purse| purse.tally.told());
         let purse = purse.as_ref();
         let attempts = Attempts { model: &model, call: &call, chance: &self.chance, deadline, client, purse };
-        let answered = attempts.run(&order).await?; // an adapter says what to send; until one answers
+        let answered = attempts.run(&order).await; // an adapter says what to send; until one answers
+        let answered = answered.map_err(|refusal| Refused { refusal, told: Box::new(told) })?;
         log_answer(&call, generation, ranked_by.as_deref(), &answered);
         let mut answer = answered.answer;
-        if let Some(told) = told {
-            told.write(answer.headers_mut());
-        }
+        told.write(answer.headers_mut());
         Ok(answer)
     }
 

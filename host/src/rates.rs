@@ -71,6 +71,8 @@ pub(crate) struct OverRate {
     pub(crate) limit: u64,
     /// Until it would pass; none: it never would.
     pub(crate) wait: Option<Duration>,
+    /// What there is of all that limit the request.
+    pub(crate) told: Box<Told>,
 }
 
 /// What a caller is told: of several limits, the tightest.
@@ -94,7 +96,7 @@ impl Who {
 
 impl OverRate {
     pub(crate) fn message(&self) -> String {
-        let OverRate { who, counted, limit, wait } = self;
+        let OverRate { who, counted, limit, wait, told: _ } = self;
         let who = who.named();
         let what = match counted {
             Counted::Requests => format!("{limit} requests a minute"),
@@ -127,7 +129,7 @@ impl Rates {
         if meters.len() > METERS_MAX {
             meters.retain(|_, meter| !meter.is_full(now));
         }
-        let taken: SmallVec<[(Who, Meter); 4]> = limited
+        let mut taken: SmallVec<[(Who, Meter); 4]> = limited
             .into_iter()
             .map(|(who, limits)| {
                 let mut meter = meters.remove(&who).unwrap_or_else(Meter::none);
@@ -135,8 +137,10 @@ impl Rates {
                 (who, meter)
             })
             .collect();
-        let mut taken = taken;
-        let refused = take(&mut taken, estimate, now);
+        let refused = take(&mut taken, estimate, now).map(|over| OverRate {
+            told: Box::new(Told::of(taken.iter().map(|(_, meter)| meter), now)),
+            ..over
+        });
         let who = taken.iter().map(|(who, _)| who.clone()).collect();
         meters.extend(taken);
         drop(meters);
@@ -159,12 +163,9 @@ fn take(meters: &mut [(Who, Meter)], estimate: u64, now: Instant) -> Option<Over
         {
             // When a place is free is up to those who have one.
             let wait = Some(Duration::from_secs(1));
-            return Some(OverRate {
-                who: who.clone(),
-                counted: Counted::Concurrent,
-                limit: limit.get().into(),
-                wait,
-            });
+            let (who, limit) = (who.clone(), limit.get().into());
+            let told = Box::default();
+            return Some(OverRate { who, counted: Counted::Concurrent, limit, wait, told });
         }
     }
     let refused = take_amounts(meters, estimate, now);
@@ -197,7 +198,7 @@ fn take_amounts(meters: &mut [(Who, Meter)], estimate: u64, now: Instant) -> Opt
         Together::Never { index } => (index, None),
     };
     let (who, counted, limit) = names.swap_remove(index);
-    Some(OverRate { who, counted, limit, wait })
+    Some(OverRate { who, counted, limit, wait, told: Box::default() })
 }
 
 impl Permit {
@@ -218,8 +219,14 @@ impl Permit {
     /// What the caller has left: of several limits, the tightest.
     pub(crate) fn told(&self, now: Instant) -> Told {
         let meters = self.rates.lock();
+        Told::of(self.who.iter().filter_map(|who| meters.get(who)), now)
+    }
+}
+
+impl Told {
+    fn of<'a>(meters: impl Iterator<Item = &'a Meter> + Clone, now: Instant) -> Told {
         let of = |bucket: fn(&Meter) -> Option<&Bucket>| {
-            let views = self.who.iter().filter_map(|who| Some(bucket(meters.get(who)?)?.view(now)));
+            let views = meters.clone().filter_map(|meter| Some(bucket(meter)?.view(now)));
             views.min_by_key(|view| view.remaining)
         };
         Told { requests: of(|meter| meter.requests.as_ref()), tokens: of(|meter| meter.tokens.as_ref()) }
@@ -306,6 +313,7 @@ mod tests {
             || Limited::from_iter([key("a", limits(10, 0, 0)), (Who::Team("t".into()), limits(1, 0, 0))]);
         let first = rates.take(both(), 0, now).unwrap();
         let over = rates.take(both(), 0, now).err().unwrap();
+        assert_eq!(over.told.requests.map(|view| (view.limit, view.remaining)), Some((1, 0)));
         assert_eq!((over.who, over.counted, over.limit), (Who::Team("t".into()), Counted::Requests, 1));
         assert_eq!(over.wait, Some(Duration::from_secs(60)));
         assert_eq!(first.told(now).requests.map(|view| view.remaining), Some(0), "the tightest");

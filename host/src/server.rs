@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::Admin;
 use crate::gateway::Gateway;
+use crate::rate_headers::Refused;
 use crate::refusal::Refusal;
 use crate::stream::{Body, Connection};
 use crate::timed_io::TimedIo;
@@ -165,9 +166,9 @@ impl Server {
         let version = head.version;
         let mut answer = match self.route(id.clone(), head, body, client).await {
             Ok(answer) => answer,
-            Err(refusal) => {
-                tracing::debug!(request = id, code = refusal.code(), "refused");
-                refusal.into_response()
+            Err(refused) => {
+                tracing::debug!(request = id, code = refused.refusal.code(), "refused");
+                refused.into_response()
             }
         };
         if let Some(header) = header {
@@ -186,7 +187,7 @@ impl Server {
         head: Parts,
         body: Incoming,
         client: Connection,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, Refused> {
         if !self.gateway.requires_keys() {
             check_origin(&head.uri, &head.headers)?;
         }
@@ -202,7 +203,7 @@ impl Server {
                     .page(path, &head.method)
                     .ok_or_else(|| Refusal::NoSuchPath { path: shortened(path) })?;
                 only(&head.method, page.method())?;
-                page.answer(&head, body, client.peer()).await
+                Ok(page.answer(&head, body, client.peer()).await?)
             }
         }
     }

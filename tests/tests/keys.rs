@@ -115,6 +115,11 @@ async fn rates_of_a_key_and_of_its_team_hold_to_the_second() {
     assert!(refused.refused(429, "rate_limit_exceeded").contains("the team \"red\""));
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((25..=30).contains(&wait), "{wait}");
+    assert_eq!(
+        (refused.header("x-ratelimit-limit-requests"), refused.header("x-ratelimit-remaining-requests")),
+        ("2", "0"),
+        "who is refused is told too"
+    );
     // A key of another team is not held up.
     let (_, other) = create(&gateway, json!({"name": "other", "requests_per_minute": 1})).await;
     assert_eq!(ask(&gateway, "echo", &other).await.status, 200);
