@@ -173,8 +173,9 @@ impl Page<'_> {
     ) -> Result<Response<Body>, Refusal> {
         let snapshot: Arc<Snapshot> = self.admin.current.load_full();
         let (routes, access) = (&snapshot.routes, &snapshot.config.access);
-        let asks = if self.is_for_operators() { auth::admin(access, &head.headers, peer) } else { Ok(()) };
-        asks?;
+        if self.is_for_operators() {
+            auth::admin(access, &head.uri, &head.headers, peer)?;
+        }
         let keys = self.admin.kept.as_ref().map(|(_, keys)| keys);
         let caller = match self.name {
             Name::Models | Name::Model(_) => auth::caller(access, keys, &head.headers, peer)?,

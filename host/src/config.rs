@@ -155,6 +155,17 @@ impl Config {
         named.into_iter().map(Path::to_owned).chain(self.secret_files.iter().cloned()).collect()
     }
 
+    /// Why a gateway that runs with these settings cannot go over to `self`: its socket stays as it is.
+    pub(crate) fn exposes(&self, running: &Config) -> Option<String> {
+        let listen = running.server.listen;
+        let exposes = !self.access.keys_required && !listen.ip().is_loopback();
+        exposes.then(|| {
+            format!(
+                "[keys] required: wanted true, since {listen} is listened on until a restart, and without keys it would serve anyone"
+            )
+        })
+    }
+
     /// Settings that differ from these and need a restart.
     pub(crate) fn needs_restart(&self, running: &Config) -> Vec<&'static str> {
         let differ = [

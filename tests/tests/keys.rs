@@ -189,6 +189,55 @@ fn a_public_address_wants_keys() {
     assert!(blank.code == Some(64) && blank.stderr.contains("ADMIN is not set"), "{blank:?}");
 }
 
+/// The socket that is listened on stays as it is until a restart, whatever the file says of it.
+#[tokio::test]
+async fn a_reload_does_not_open_a_public_socket() {
+    let public = CONFIG.replace("127.0.0.1:0", "0.0.0.0:0");
+    let gateway = Gateway::start(&public, &Options::with(&[("ADMIN", ADMIN)]));
+    let write = |text: String| std::fs::write(gateway.folder().join("sluice.toml"), text).unwrap();
+    let ask = async || {
+        let request = gateway.chat_request(question("echo", false).to_string());
+        send(request.header("host", "localhost")).await
+    };
+    ask().await.refused(401, "invalid_api_key");
+    write(CONFIG.replace("required = true", "required = false"));
+    gateway.wait_for("transition=\"config_refused\"", 1);
+    ask().await.refused(401, "invalid_api_key");
+    let page = look(&gateway, "/admin/v1/config").await;
+    assert!(page["reason"].as_str().unwrap().contains("is listened on until a restart"), "{page:#}");
+    // With keys it may say what it likes of the address: that holds at the next start.
+    write(CONFIG.into());
+    gateway.wait_for("transition=\"config_reloaded\"", 1);
+    ask().await.refused(401, "invalid_api_key");
+}
+
+/// Where there is no admin key, a page in the operator's browser could act as the operator.
+#[tokio::test]
+async fn without_an_admin_key_no_web_page_is_the_operator() {
+    let config = CONFIG.replace("[admin]\nkey = \"env:ADMIN\"\n", "");
+    let gateway = Gateway::start(&config, &Options::default());
+    let post = |path: &str| {
+        let request = gateway.client().post(gateway.url(path));
+        request.header("content-type", "text/plain").body(json!({"name": "app"}).to_string())
+    };
+    for path in ["/admin/v1/keys", "/admin/v1/plugins/echo/release", "/admin/v1/breakers/echo/echo/reset"] {
+        for (name, value) in
+            [("origin", "https://evil.example"), ("origin", "null"), ("host", "evil.example:8080")]
+        {
+            send(post(path).header(name, value)).await.refused(403, "foreign_origin");
+        }
+    }
+    for path in ["/metrics", "/admin/v1/usage"] {
+        let request = gateway.client().get(gateway.url(path)).header("host", "evil.example");
+        send(request).await.refused(403, "foreign_origin");
+    }
+    let keys = gateway.get("/admin/v1/keys").await.json();
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 0);
+    assert_eq!(send(post("/admin/v1/keys")).await.status, 201, "the control");
+    let away = send(gateway.client().get(gateway.url("/health")).header("host", "evil.example")).await;
+    assert_eq!(away.status, 200, "what is for everybody asks for nothing");
+}
+
 /// What is not an act on keys is in the audit too, and what was refused.
 #[tokio::test]
 async fn each_act_has_its_row() {
