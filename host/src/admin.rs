@@ -173,8 +173,9 @@ impl Page<'_> {
     ) -> Result<Response<Body>, Refusal> {
         let snapshot: Arc<Snapshot> = self.admin.current.load_full();
         let (routes, access) = (&snapshot.routes, &snapshot.config.access);
-        let asks = if self.is_for_operators() { auth::admin(access, &head.headers, peer) } else { Ok(()) };
-        asks?;
+        if self.is_for_operators() {
+            auth::admin(access, &head.uri, &head.headers, peer)?;
+        }
         let keys = self.admin.kept.as_ref().map(|(_, keys)| keys);
         let caller = match self.name {
             Name::Models | Name::Model(_) => auth::caller(access, keys, &head.headers, peer)?,
@@ -211,11 +212,15 @@ impl Page<'_> {
             },
             Name::Plugins => plugins(&snapshot),
             Name::Config => config(&snapshot),
-            Name::Release(id) => self.admin.release(id).await?,
+            Name::Release(id) => {
+                let released = self.admin.release(id).await;
+                noted(desk().ok(), "plugin.release", id, released).await?
+            }
             Name::Breakers => breakers(&snapshot),
             Name::ResetBreaker(upstream, model) => {
                 let model = percent_decode_str(model).decode_utf8_lossy();
-                reset_breaker(&snapshot, upstream, &model)?
+                let reset = reset_breaker(&snapshot, upstream, &model);
+                noted(desk().ok(), "breaker.reset", &format!("{upstream}/{model}"), reset).await?
             }
             Name::Keys => desk()?.keys().await?,
             Name::CreateKey => {
@@ -234,6 +239,19 @@ impl Page<'_> {
         };
         Ok(page(body.to_string(), JSON))
     }
+}
+
+/// What came of an act goes into the audit, where there is one.
+async fn noted(
+    desk: Option<Desk<'_>>,
+    act: &'static str,
+    subject: &str,
+    came: Result<Value, Refusal>,
+) -> Result<Value, Refusal> {
+    if let Some(desk) = desk {
+        desk.note(act, subject, came.as_ref().map_or_else(Refusal::code, |_| "done")).await;
+    }
+    came
 }
 
 /// Pages whose path has a name in it.

@@ -135,7 +135,7 @@ impl Attempts<'_> {
                     Err(Failed::Refused(refusal)) => return Err(refusal),
                     Err(Failed::Unserved(text)) => word.add(Worth::Nothing, Refusal::Unserved { text }),
                     Err(Failed::Unpaid(refusal)) => {
-                        let worth = refusal.pause().map_or(Worth::Operator, Worth::Pause);
+                        let worth = Worth::unpaid(&refusal);
                         word.add(worth, refusal);
                     }
                     Err(Failed::Fault(fault)) => {
@@ -302,7 +302,7 @@ impl Sending {
         let headers = (sent + upstream.timers.headers(streaming), Timer::Headers);
         let (until, timer) = if headers.0 < deadline.0 { headers } else { deadline };
         // What is paid for goes out once: who hung up may have worked on it.
-        let repeats = if underway.holds_money() { Repeats::Never } else { Repeats::Stale };
+        let repeats = if underway.is_capped() { Repeats::Never } else { Repeats::Stale };
         let response = match upstream.client.send(request, until, timer, repeats).await {
             Ok(response) => response,
             Err(kind) => return Err((kind.into(), underway)),
@@ -329,6 +329,12 @@ impl LastWord {
 }
 
 impl Worth {
+    /// Money that is gone until a window ends is no pause that anybody waits for.
+    fn unpaid(refusal: &Refusal) -> Worth {
+        let is_gone = matches!(refusal, Refusal::Budget(budget) if budget.exhausted);
+        refusal.pause().filter(|_| !is_gone).map_or(Worth::Operator, Worth::Pause)
+    }
+
     fn of(fault: &Fault) -> Worth {
         match (fault.kind.class(), fault.retry_after) {
             (FaultClass::Throttled, Some(pause)) => Worth::Pause(pause),

@@ -1,10 +1,10 @@
 //! Who may come in: callers by their keys, operators by theirs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::{HeaderMap, HeaderName, Uri};
 use sha2::{Digest, Sha256};
 use sluice_ledger::keys::ring::{Key, Stranger};
 use subtle::ConstantTimeEq;
@@ -59,16 +59,16 @@ pub(crate) struct Identity {
     pub(crate) team: Option<crate::config::Limits>,
 }
 
-/// An operator. Without a key it is whoever sits at this machine.
+/// An operator. Without a key it is whoever sits at this machine, which a web page does not.
 ///
 /// # Errors
 ///
-/// [`Refusal::AdminKey`].
-pub(crate) fn admin(access: &Access, headers: &HeaderMap, peer: IpAddr) -> Result<(), Refusal> {
+/// [`Refusal::AdminKey`], [`Refusal::ForeignOrigin`].
+pub(crate) fn admin(access: &Access, uri: &Uri, headers: &HeaderMap, peer: IpAddr) -> Result<(), Refusal> {
     let Some(key) = &access.admin_key else {
         // A proxy on this machine would let everybody in.
         let direct = peer.is_loopback() && !headers.contains_key(FORWARDED);
-        return if direct { Ok(()) } else { Err(Refusal::AdminKey { set: false }) };
+        return if direct { check_origin(uri, headers) } else { Err(Refusal::AdminKey { set: false }) };
     };
     let digest = |text: &str| Sha256::digest(text.as_bytes());
     let given = digest(token(headers).unwrap_or_default());
@@ -135,6 +135,39 @@ fn origin(access: &Access, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
     origin.to_canonical()
 }
 
+/// Where no key is wanted, only this machine's own pages and programs may ask: a name that was rebound
+/// to 127.0.0.1 shows in `Host`, a foreign page in `Origin`.
+///
+/// # Errors
+///
+/// [`Refusal::ForeignOrigin`].
+pub(crate) fn check_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    let host = match uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => headers.get(HOST).and_then(|host| host.to_str().ok()),
+    };
+    let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    let foreign_origin = origin.is_some_and(|origin| {
+        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        !authority.is_some_and(is_this_machine)
+    });
+    match host {
+        Some(host) if is_this_machine(host) && !foreign_origin => Ok(()),
+        _ => Err(Refusal::ForeignOrigin),
+    }
+}
+
+fn is_this_machine(authority: &str) -> bool {
+    let with_port =
+        |name: &str| authority.parse::<SocketAddr>().map(|address| address.ip()).or_else(|_| name.parse());
+    let name = match authority.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => authority,
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || with_port(bare).is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -180,14 +213,60 @@ mod tests {
     }
 
     #[test]
+    fn only_this_machine_is_this_machine() {
+        for authority in
+            ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:1", "127.9.9.9", "[::1]", "[::1]:8080"]
+        {
+            assert!(is_this_machine(authority), "{authority}");
+        }
+        for authority in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "[::2]:1",
+            "evil:80",
+        ] {
+            assert!(!is_this_machine(authority), "{authority}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_page_is_refused_whatever_host_it_names() {
+        let check = |host: Option<&'static str>, origin: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(HOST, host), (ORIGIN, origin)] {
+                if let Some(value) = value {
+                    headers.insert(name, HeaderValue::from_static(value));
+                }
+            }
+            check_origin(&Uri::from_static("/x"), &headers).is_ok()
+        };
+        assert!(check(Some("localhost:1"), None));
+        assert!(check(Some("localhost:1"), Some("http://localhost:3000")));
+        assert!(!check(Some("evil.example"), None));
+        assert!(!check(None, None));
+        assert!(!check(Some("localhost:1"), Some("https://evil.example")));
+        assert!(!check(Some("localhost:1"), Some("null")));
+    }
+
+    #[test]
     fn without_an_admin_key_only_this_machine_is_the_operator() {
         let (open, local) = (Access::default(), "127.0.0.1".parse().unwrap());
-        assert!(admin(&open, &HeaderMap::new(), local).is_ok());
-        assert!(admin(&open, &HeaderMap::new(), "10.0.0.1".parse().unwrap()).is_err());
-        assert!(admin(&open, &headers(&[("x-forwarded-for", "1.2.3.4")]), local).is_err());
+        let ask = |access: &Access, rows: &[(&'static str, &'static str)], peer| {
+            admin(access, &Uri::from_static("/x"), &headers(rows), peer)
+        };
+        let host = ("host", "localhost:8080");
+        assert!(ask(&open, &[host], local).is_ok());
+        assert!(ask(&open, &[host], "10.0.0.1".parse().unwrap()).is_err());
+        assert!(ask(&open, &[host, ("x-forwarded-for", "1.2.3.4")], local).is_err());
+        for foreign in [&[host, ("origin", "https://evil.example")][..], &[("host", "evil.example")], &[]] {
+            assert!(matches!(ask(&open, foreign, local), Err(Refusal::ForeignOrigin)), "{foreign:?}");
+        }
         let access = Access { admin_key: crate::config::Secret::new("secret"), ..Access::default() };
-        assert!(admin(&access, &HeaderMap::new(), local).is_err());
-        assert!(admin(&access, &headers(&[("authorization", "Bearer wrong")]), local).is_err());
-        assert!(admin(&access, &headers(&[("authorization", "Bearer secret")]), local).is_ok());
+        assert!(ask(&access, &[host], local).is_err());
+        assert!(ask(&access, &[("authorization", "Bearer wrong")], local).is_err());
+        assert!(ask(&access, &[("authorization", "Bearer secret")], local).is_ok());
     }
 }

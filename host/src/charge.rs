@@ -36,7 +36,7 @@ pub(crate) struct Charge {
     upstream: String,
     price: Option<Price>,
     hold: Option<Hold>,
-    /// Tokens of output that the hold pays for.
+    /// Tokens of output that the hold pays for; none: it only counts.
     paid_output: Option<u64>,
     sent: bool,
     known: Metered,
@@ -150,12 +150,12 @@ impl Drop for Tally {
 }
 
 impl Charge {
-    /// `hold` with the tokens of output that it pays for.
+    /// `hold` with the tokens of output that it pays for; with none where it only counts.
     pub(crate) fn new(
         tally: &Arc<Tally>,
         target: &Target,
         target_model: &str,
-        hold: Option<(Hold, u64)>,
+        hold: Option<(Hold, Option<u64>)>,
         permit: Option<Permit>,
     ) -> Charge {
         tally.tries(&target.upstream.name, target_model);
@@ -165,7 +165,7 @@ impl Charge {
             upstream: target.upstream.name.clone(),
             price: target.price(target_model).cloned(),
             hold,
-            paid_output,
+            paid_output: paid_output.flatten(),
             sent: false,
             known: Metered::default(),
             counts_tokens: tally.counts_tokens() || permit.as_ref().is_some_and(Permit::counts_tokens),
@@ -193,6 +193,11 @@ impl Charge {
     /// Money depends on what the answer says.
     pub(crate) fn holds(&self) -> bool {
         self.hold.is_some()
+    }
+
+    /// It may not cost more than is held.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.paid_output.is_some()
     }
 
     pub(crate) fn drain_place(&self) -> Option<OwnedSemaphorePermit> {
@@ -253,16 +258,16 @@ impl Charge {
             (None, None) => Default::default(),
         };
         if end != End::Unserved {
-            self.uses(said.map(|usage| usage.input_tokens() + usage.output_tokens()));
+            self.uses(said.map(|usage| usage.input_tokens().saturating_add(usage.output_tokens())));
         }
         let mut row = self.tally.row();
         if let Some(row) = &mut *row {
-            row.input += usage.input;
-            row.cached_input += usage.cached_input;
-            row.cache_write += usage.cache_write;
-            row.output += usage.output;
-            row.reasoning += usage.reasoning;
-            row.calls += usage.calls;
+            row.input = row.input.saturating_add(usage.input);
+            row.cached_input = row.cached_input.saturating_add(usage.cached_input);
+            row.cache_write = row.cache_write.saturating_add(usage.cache_write);
+            row.output = row.output.saturating_add(usage.output);
+            row.reasoning = row.reasoning.saturating_add(usage.reasoning);
+            row.calls = row.calls.saturating_add(usage.calls);
             row.cost = row.cost.saturating_add(amount.nanos());
             row.outcome = outcome.into();
             row.basis = basis.name().into();
@@ -271,7 +276,8 @@ impl Charge {
         let row = if last { row.take() } else { None };
         match self.hold.take() {
             Some(hold) => {
-                for overrun in hold.settle(amount, row) {
+                let capped = self.is_capped();
+                for overrun in hold.settle(amount, row).into_iter().filter(|_| capped) {
                     tracing::warn!(upstream = self.upstream, beyond = %overrun.beyond, "an attempt cost more than was held for it");
                 }
             }

@@ -241,7 +241,11 @@ fn resolve(config: &Config, file: &Path, id: DoubtId, charge: &str) -> Result<()
     };
     let scopes = scopes(&config.budgets);
     let resolved = store.resolve_doubt(id, Charge::Within(charge), &scopes, &|batch| batch.add_act(&act));
-    match resolved.map_err(failed)? {
+    let resolved = resolved.map_err(failed)?;
+    if !matches!(resolved, Resolved::Done { .. }) {
+        store.add_act(&Act { outcome: resolved.outcome(), ..act }).map_err(failed)?;
+    }
+    match resolved {
         Resolved::Done { held } => {
             eprintln!("{charge} USD are settled of {held} USD that were held");
             Ok(())

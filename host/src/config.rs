@@ -30,7 +30,7 @@ use sluice_core::pattern::Pattern;
 use sluice_core::price::Price;
 
 pub(crate) use access::Access;
-pub(crate) use budgets::{Budget, MissingRun, Per, Unpriced};
+pub(crate) use budgets::{Budget, MissingRun, OF_THE_KEY, Per, Unpriced};
 pub(crate) use environment::Environment;
 pub(crate) use limits::Limits;
 pub(crate) use problem::{ConfigError, Place, Problem};
@@ -181,6 +181,17 @@ impl Config {
     pub(crate) fn files(&self, asked: Option<&Path>) -> Vec<PathBuf> {
         let named = [asked.unwrap_or(Path::new(DEFAULT_FILE)), Path::new(environment::FILE)];
         named.into_iter().map(Path::to_owned).chain(self.secret_files.iter().cloned()).collect()
+    }
+
+    /// Why a gateway that runs with these settings cannot go over to `self`: its socket stays as it is.
+    pub(crate) fn exposes(&self, running: &Config) -> Option<String> {
+        let listen = running.server.listen;
+        let exposes = !self.access.keys_required && !listen.ip().is_loopback();
+        exposes.then(|| {
+            format!(
+                "[keys] required: wanted true, since {listen} is listened on until a restart, and without keys it would serve anyone"
+            )
+        })
     }
 
     /// Settings that differ from these and need a restart.

@@ -224,6 +224,7 @@ impl FaultKind {
     /// it was not reached, or has said that it will not serve.
     pub(crate) fn end(&self) -> End {
         match self {
+            FaultKind::Status { status, .. } if !says_unserved(*status) => End::Broken,
             FaultKind::Unreachable
             | FaultKind::Timeout(Timer::Connect)
             | FaultKind::Redirected
@@ -318,5 +319,50 @@ impl FaultKind {
                 "said more than the output limit that it was sent, and was cut off".into()
             }
         }
+    }
+}
+
+/// Whether a status says that nothing was made, and so nothing is billed. A vendor's own refusals do
+/// (4xx, 503, 529), and so does its own failure: a 500 takes the answer's place. Others come from a
+/// proxy in front of it that gave up waiting (408, 499, 504, 524) or got no whole answer (502, 520):
+/// the model behind may have worked, and its work may be billed. Of Cloudflare's, 521, 523, 525 and
+/// 526 say that no connection stood. What is not known is nobody's word.
+fn says_unserved(status: u16) -> bool {
+    match status {
+        408 | 499 => false,
+        400..=499 => true,
+        500 | 501 | 503 | 505 | 521 | 523 | 525 | 526 | 529 => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_says_so_has_not_served() {
+        for (status, end) in [
+            (400, End::Unserved),
+            (404, End::Unserved),
+            (408, End::Broken),
+            (429, End::Unserved),
+            (499, End::Broken),
+            (500, End::Unserved),
+            (502, End::Broken),
+            (503, End::Unserved),
+            (504, End::Broken),
+            (520, End::Broken),
+            (522, End::Broken),
+            (524, End::Broken),
+            (529, End::Unserved),
+            (599, End::Broken),
+        ] {
+            // The adapter may call it what it likes.
+            for class in [FaultClass::Provider, FaultClass::Throttled, FaultClass::Caller] {
+                assert_eq!(FaultKind::Status { class, status }.end(), end, "{status}");
+            }
+        }
+        assert_eq!(FaultKind::Unreachable.end(), End::Unserved);
     }
 }

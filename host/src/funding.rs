@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use sluice_core::bound::{Ask, Bounds};
+use sluice_core::bound::{Ask, Bounds, Funding};
 use sluice_core::json::{self, Edit, Index, Pointer, Raw};
+use sluice_core::money::NanoUsd;
 use sluice_core::plan::{BodyPlan, CallPlan, ResponsePlan};
+use sluice_core::price::Price;
 use sluice_ledger::budget::Drawn;
-use sluice_ledger::hold::Attempt;
+use sluice_ledger::hold::{Attempt, Hold};
 use sluice_ledger::spending::NotHeld;
 
 use crate::call::Call;
@@ -68,6 +70,11 @@ impl Purse {
         };
         let draws = money.draws(&self.budgets, &self.caller, model.name.as_str(), &target.upstream.name)?;
         let charge = |hold| Charge::new(&self.tally, target, target_model, hold, permit);
+        let attempt = || Attempt {
+            request: call.request_id.clone(),
+            name: format!("{}/{target_model}", target.upstream.name),
+            at_ms: unix_ms(),
+        };
         let Some(price) = target.price(target_model) else {
             if draws.wants_price {
                 return Err(Refusal::Unpriced { model: model.name.as_str().into() });
@@ -77,25 +84,25 @@ impl Purse {
         if draws.accounts.is_empty() {
             return counted(call, plan, body, charge(None));
         }
-        let Outbound { body, ask, index, hides_usage } =
-            Outbound::read(call, plan, &target.bounds(target_model), body)?;
-        let (left, sharers) = money.tightest(&draws.accounts);
-        let funding = ask.fund(price, left, sharers).map_err(Refusal::Unbounded)?;
+        let bounds = target.bounds(target_model);
+        if !draws.enforces {
+            // A shadow refuses nothing, and changes nothing that the client would notice.
+            let amount = estimate(call, plan, &bounds, price, body.clone());
+            let hold = money.spending.hold(&draws.accounts, amount, attempt()).await.ok();
+            let charge = charge(hold.map(|hold| (hold, None)));
+            let asked = if charge.counts() { usage_asked(call, plan, &body).ok().flatten() } else { None };
+            return Ok(Funded::counted(body, asked, charge));
+        }
+        let Outbound { body, ask, index, hides_usage } = Outbound::read(call, plan, &bounds, body)?;
+        let (funding, hold) = held(money, &draws.accounts, price, &ask, attempt).await?;
         let limit_at = plan.limit_at.as_ref().filter(|_| ask.limitable);
         let edits = edits(plan, limit_at, &body, &index, &funding, hides_usage);
         let body = match edits.is_empty() {
             true => body,
             false => json::splice(&body, &index, &edits).map_err(Refusal::Unfit)?.into(),
         };
-        let attempt = Attempt {
-            request: call.request_id.clone(),
-            name: format!("{}/{target_model}", target.upstream.name),
-            at_ms: unix_ms(),
-        };
-        let held = money.spending.hold(&draws.accounts, funding.amount, attempt).await;
-        let hold = held.map_err(|why| refusal(money, why))?;
         let output = funding.limit.saturating_mul(ask.choices);
-        Ok(Funded { body, charge: Some(charge(Some((hold, output)))), hides_usage })
+        Ok(Funded { body, charge: Some(charge(Some((hold, Some(output))))), hides_usage })
     }
 
     /// What the upstream's own limits let pass.
@@ -128,19 +135,70 @@ fn refusal(money: &Money, why: NotHeld) -> Refusal {
     }))
 }
 
+/// Holds the worst case. Of an account that was not in memory nobody knew what is left of it: where a
+/// call that names no limit does not fit, its share is reckoned once more by what the store has said.
+async fn held(
+    money: &Money,
+    accounts: &[Drawn],
+    price: &Price,
+    ask: &Ask,
+    attempt: impl Fn() -> Attempt,
+) -> Result<(Funding, Hold), Refusal> {
+    let fund = || {
+        let (left, sharers) = money.tightest(accounts);
+        ask.fund(price, left, sharers).map_err(Refusal::Unbounded)
+    };
+    let hold = async |funding: Funding| {
+        let held = money.spending.hold(accounts, funding.amount, attempt()).await;
+        held.map(|hold| (funding, hold))
+    };
+    let first = fund()?;
+    let why = match hold(first).await {
+        Ok(held) => return Ok(held),
+        Err(why) => why,
+    };
+    let second = fund()?;
+    match why {
+        NotHeld::Held(_) | NotHeld::Exhausted(_) if second.amount < first.amount => {
+            hold(second).await.map_err(|why| refusal(money, why))
+        }
+        NotHeld::Held(_) | NotHeld::Exhausted(_) | NotHeld::Store(_) => Err(refusal(money, why)),
+    }
+}
+
+/// What would be held if a budget were enforced that has enough; nothing where nobody can tell.
+fn estimate(call: &Call, plan: &CallPlan, bounds: &Bounds, price: &Price, body: Bytes) -> NanoUsd {
+    let outbound = Outbound::read(call, plan, bounds, body).ok();
+    let plenty = NanoUsd::from_nanos(u64::MAX);
+    let funding = outbound.and_then(|outbound| outbound.ask.fund(price, plenty, 1).ok());
+    funding.map_or(NanoUsd::ZERO, |funding| funding.amount)
+}
+
 /// No money is held; where a limit counts tokens, the usage of a stream is asked for.
 fn counted(call: &Call, plan: &CallPlan, body: Bytes, charge: Charge) -> Result<Funded, Refusal> {
-    let mut funded = Funded { body, charge: None, hides_usage: false };
-    if charge.counts() && call.shape.streaming {
-        let index = Index::scan(&funded.body).map_err(Refusal::NotJson)?;
-        funded.hides_usage = lacks_usage(call, plan, &funded.body, &index)?;
-        if funded.hides_usage {
-            let edit = asks_usage(&funded.body, &index);
-            funded.body = json::splice(&funded.body, &index, edit.as_slice()).map_err(Refusal::Unfit)?.into();
-        }
+    let asked = if charge.counts() { usage_asked(call, plan, &body)? } else { None };
+    Ok(Funded::counted(body, asked, charge))
+}
+
+/// The body that also asks for the usage of its stream, if that is to be asked for.
+fn usage_asked(call: &Call, plan: &CallPlan, body: &Bytes) -> Result<Option<Bytes>, Refusal> {
+    if !call.shape.streaming {
+        return Ok(None);
     }
-    funded.charge = Some(charge);
-    Ok(funded)
+    let index = Index::scan(body).map_err(Refusal::NotJson)?;
+    if !lacks_usage(call, plan, body, &index)? {
+        return Ok(None);
+    }
+    let edit = asks_usage(body, &index);
+    let asked = json::splice(body, &index, edit.as_slice()).map_err(Refusal::Unfit)?;
+    Ok(Some(asked.into()))
+}
+
+impl Funded {
+    /// Nothing of the request is bounded. `asked`: the body that asks for the usage.
+    fn counted(body: Bytes, asked: Option<Bytes>, charge: Charge) -> Funded {
+        Funded { hides_usage: asked.is_some(), body: asked.unwrap_or(body), charge: Some(charge) }
+    }
 }
 
 /// What an adapter has made of a request, read for its cost.
@@ -185,7 +243,7 @@ fn edits(
     limit_at: Option<&Pointer>,
     body: &[u8],
     index: &Index,
-    funding: &sluice_core::bound::Funding,
+    funding: &Funding,
     hides_usage: bool,
 ) -> Vec<Edit> {
     let mut edits = Vec::new();

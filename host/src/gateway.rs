@@ -25,7 +25,8 @@ use crate::funding::Purse;
 use crate::key_book::KeyBook;
 use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::money::Money;
-use crate::rates::{Limited, Permit, Rates, Who};
+use crate::rate_headers::Refused;
+use crate::rates::{Limited, Permit, Rates, Told, Who};
 use crate::refusal::{BudgetRefusal, Refusal};
 use crate::routes::Model;
 use crate::snapshot::Current;
@@ -84,13 +85,13 @@ impl Gateway {
         head: Parts,
         body: Incoming,
         connection: Connection,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, Refused> {
         let mut counted = RequestMeasure::new(&self.nameless); // told how it ended, whatever that is
         let answer = self.answer(&mut counted, request_id, head, body, connection).await;
         counted.ended(match &answer {
-            Ok(_) | Err(Refusal::Said(_)) => RequestEnd::Answered,
-            Err(refusal) => {
-                self.measures.refused(refusal.code());
+            Ok(_) | Err(Refused { refusal: Refusal::Said(_), .. }) => RequestEnd::Answered,
+            Err(refused) => {
+                self.measures.refused(refused.refusal.code());
                 RequestEnd::Refused
             }
         });
@@ -104,7 +105,7 @@ impl Gateway {
         head: Parts,
         body: Incoming,
         connection: Connection,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, Refused> {
         let caller = self.caller(&head, &connection)?; // a stranger costs nothing
         let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
         let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
@@ -113,21 +114,15 @@ impl Gateway {
         let purse = self.purse(&call, caller, &chosen)?; // who pays: each attempt holds its worst case
         let deadline = tokio::time::Instant::now() + chosen.model.deadline;
         let client = Client { stalled: chosen.stalled, connection };
-        let served = self.serve(&call, &chosen, purse.as_ref(), deadline, client.clone()).await;
-        let mut answer = match (served, &purse) {
-            (Err(Refusal::Budget(why)), Some(purse)) => {
-                let (call, chosen) = self.cheaper(&call, &chosen, purse, why)?; // one hop, where the budget says so
-                let mut answer = self.serve(&call, &chosen, Some(purse), deadline, client).await?;
-                // A name that is no header is in the ledger.
-                let name = HeaderValue::from_str(&call.shape.model);
-                answer.headers_mut().extend(name.map(|name| (MODEL_HEADER, name)));
-                answer
+        let served = match self.serve(&call, &chosen, purse.as_ref(), deadline, client.clone()).await {
+            Err(Refusal::Budget(why)) => {
+                self.downgraded(&call, &chosen, purse.as_ref(), why, deadline, client).await // one hop, where it says so
             }
-            (served, _) => served?,
+            served => served,
         };
-        if let Some(purse) = &purse {
-            purse.tally.told().write(answer.headers_mut());
-        }
+        let told = purse.as_ref().map_or_else(Told::default, |purse| purse.tally.told());
+        let mut answer = served.map_err(|refusal| Refused { refusal, told: Box::new(told) })?;
+        told.write(answer.headers_mut());
         Ok(answer)
     }
 
@@ -147,6 +142,25 @@ impl Gateway {
         let answered = attempts.run(&order).await?; // an adapter says what to send; until one answers
         log_answer(call, *generation, ranked_by.as_deref(), &answered);
         Ok(answered.answer)
+    }
+
+    /// The answer of the model that an exhausted budget names.
+    async fn downgraded(
+        &self,
+        call: &Call,
+        asked: &Chosen,
+        purse: Option<&Purse>,
+        why: Box<BudgetRefusal>,
+        deadline: tokio::time::Instant,
+        client: Client,
+    ) -> Result<Response<Body>, Refusal> {
+        let Some(purse) = purse else { return Err(Refusal::Budget(why)) };
+        let (call, chosen) = self.cheaper(call, asked, purse, why)?;
+        let mut answer = self.serve(&call, &chosen, Some(purse), deadline, client).await?;
+        // A name that is no header is in the ledger.
+        let name = HeaderValue::from_str(&call.shape.model);
+        answer.headers_mut().extend(name.map(|name| (MODEL_HEADER, name)));
+        Ok(answer)
     }
 
     /// What a budget that is exhausted wants to be asked for instead.
@@ -197,7 +211,7 @@ impl Gateway {
     /// None where nothing is capped, limited or written down. Without a ledger no budget can be kept.
     fn purse(&self, call: &Call, caller: Caller, chosen: &Chosen) -> Result<Option<Purse>, Refusal> {
         let Chosen { model, budgets, .. } = chosen;
-        if self.money.is_none() && !budgets.is_empty() {
+        if self.money.is_none() && budgets.iter().any(Budget::enforces) {
             return Err(Refusal::Ledger { reason: "closed" });
         }
         let permit = self.permit(call, caller.limited(), model)?;

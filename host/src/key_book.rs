@@ -1,6 +1,7 @@
 //! Client keys while the gateway runs: all of them in memory, replaced whole when any has changed.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -17,8 +18,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct KeyBook {
     ring: ArcSwap<Ring>,
     store: Mutex<KeyStore>,
+    /// The generation of which others were told last that it is gone by.
+    told: AtomicU64,
     /// Dropped, the thread that looks ends.
     _looks: SyncSender<()>,
+}
+
+/// An act that was done.
+#[derive(Debug)]
+pub(crate) struct Done<T> {
+    pub(crate) what: T,
+    /// Requests go by it already. Else they do in a moment.
+    pub(crate) holds: bool,
 }
 
 /// Why there are no keys.
@@ -39,7 +50,12 @@ impl KeyBook {
     pub(crate) fn open(folder: &Path) -> Result<Arc<KeyBook>, KeyBookError> {
         let store = KeyStore::open(&folder.join("sluice.db"))?;
         let (looks, ended) = sync_channel(1);
-        let book = Arc::new(KeyBook { ring: ArcSwap::default(), store: Mutex::new(store), _looks: looks });
+        let book = Arc::new(KeyBook {
+            ring: ArcSwap::default(),
+            store: Mutex::new(store),
+            told: AtomicU64::new(0),
+            _looks: looks,
+        });
         book.look()?;
         let weak = Arc::downgrade(&book);
         std::thread::Builder::new().name("keys".into()).spawn(move || watch(&weak, &ended))?;
@@ -50,33 +66,57 @@ impl KeyBook {
         self.ring.load_full()
     }
 
-    /// Does what an operator wants, off the workers; what it changes holds when this returns.
+    /// Does what an operator wants, off the workers. An act that is done is no error, whatever comes
+    /// after it: what it says is said this once.
     ///
     /// # Errors
     ///
-    /// [`KeyError`].
+    /// [`KeyError`]; it is not done.
     pub(crate) async fn act<T: Send + 'static>(
         self: &Arc<KeyBook>,
         act: impl FnOnce(&mut KeyStore) -> Result<T, KeyError> + Send + 'static,
-    ) -> Result<T, KeyError> {
+    ) -> Result<Done<T>, KeyError> {
         let book = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || {
-            let done = act(&mut book.lock())?;
-            book.look()?;
-            Ok(done)
+            let what = act(&mut book.lock())?;
+            let taken = book.take();
+            let holds = taken.is_ok();
+            if let Err(error) = taken.and_then(|()| book.tell()) {
+                tracing::warn!(
+                    reason = error.code(),
+                    holds,
+                    "an act on keys was done; not all have taken notice"
+                );
+            }
+            Ok(Done { what, holds })
         });
         done.await.unwrap_or(Err(KeyError::Store(StoreError::Locked)))
     }
 
     fn look(&self) -> Result<(), StoreError> {
+        self.take()?;
+        self.tell()
+    }
+
+    /// Goes by what has changed.
+    fn take(&self) -> Result<(), StoreError> {
         let mut store = self.lock();
         if let Some(ring) = store.changed()? {
             for row in ring.unreadable() {
                 tracing::error!(key = row.id, why = %row.why, "a key cannot be read, and does not work");
             }
-            let generation = ring.generation();
             self.ring.store(Arc::new(ring));
+        }
+        Ok(())
+    }
+
+    /// Tells who waits for it.
+    fn tell(&self) -> Result<(), StoreError> {
+        let mut store = self.lock();
+        let generation = self.ring.load().generation();
+        if self.told.load(Ordering::Relaxed) < generation {
             store.seen(generation)?;
+            self.told.store(generation, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -97,5 +137,34 @@ fn watch(book: &Weak<KeyBook>, ended: &Receiver<()>) {
             tracing::error!(reason = error.code(), "changes of keys are not seen");
         }
         troubled = looked.is_err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_ledger::keys::acts::Created;
+    use sluice_ledger::keys::terms::Draft;
+
+    use super::*;
+
+    /// The secret of a key that is there is told, and a later look makes it work.
+    #[tokio::test]
+    async fn what_is_done_is_said_though_it_is_not_seen_yet() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let book = KeyBook::open(folder.path()).unwrap();
+        let done = book.act(|store| {
+            let made = store.create("test", &Draft { name: "app".into(), ..Draft::default() }, 1)?;
+            store.store().connection().execute_batch("ALTER TABLE keys RENAME TO away").unwrap();
+            Ok(made)
+        });
+        let Done { what: Created::Done { key, .. }, holds: false } = done.await.unwrap() else { panic!() };
+        let key = key.reveal();
+        assert!(book.ring().identify(&key, 2).is_err());
+        let back = book.act(|store| {
+            store.store().connection().execute_batch("ALTER TABLE away RENAME TO keys").unwrap();
+            Ok(())
+        });
+        assert!(back.await.unwrap().holds);
+        assert!(book.ring().identify(&key, 2).is_ok());
     }
 }

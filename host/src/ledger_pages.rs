@@ -17,7 +17,7 @@ use sluice_ledger::keys::{KeyError, KeyRecord, KeyStore};
 use sluice_ledger::usage::{Answer, Query};
 use url::form_urlencoded;
 
-use crate::key_book::KeyBook;
+use crate::key_book::{Done, KeyBook};
 use crate::money::unix_ms;
 use crate::refusal::Refusal;
 
@@ -26,6 +26,9 @@ const ROWS: u32 = 1000;
 
 /// Grace of a rotated key at most: 30 days.
 const GRACE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Characters of what an act was on, where a path names it.
+const SUBJECT_CHARS_MAX: usize = 256;
 
 /// An operator's wish, and who it is.
 pub(crate) struct Desk<'a> {
@@ -61,10 +64,12 @@ impl Desk<'_> {
     pub(crate) async fn create(&self, body: &[u8]) -> Result<Value, Refusal> {
         let draft: Draft = parse(body)?;
         let actor = self.actor.clone();
-        match self.act(move |store| store.create(&actor, &draft, unix_ms())).await? {
+        let done = self.done(move |store| store.create(&actor, &draft, unix_ms())).await?;
+        match done.what {
             Created::Done { key, record, .. } => {
                 let mut row = key_row(&record);
                 row["key"] = key.reveal().into();
+                row["in_force"] = done.holds.into();
                 Ok(row)
             }
             Created::NameTaken => Err(conflict("name_taken", "A key that is not revoked has this name.")),
@@ -73,8 +78,9 @@ impl Desk<'_> {
 
     pub(crate) async fn revoke(&self, id: &str) -> Result<Value, Refusal> {
         let (id, actor) = (key_id(id)?, self.actor.clone());
-        match self.act(move |store| store.revoke(&actor, id, unix_ms())).await? {
-            Revoked::Done { .. } => Ok(json!({"id": id.as_str(), "revoked": true})),
+        let done = self.done(move |store| store.revoke(&actor, id, unix_ms())).await?;
+        match done.what {
+            Revoked::Done { .. } => Ok(json!({"id": id.as_str(), "revoked": true, "in_force": done.holds})),
             Revoked::Already { since_ms } => Err(conflict(
                 "already_revoked",
                 &format!("The key was revoked before, at {}.", time(since_ms)),
@@ -91,10 +97,12 @@ impl Desk<'_> {
             Some(Ok(grace)) if grace <= GRACE_MAX => grace,
             Some(_) => return Err(wrong("grace: wanted a time up to \"30d\", such as \"1h\"")),
         };
-        match self.act(move |store| store.rotate(&actor, id, grace, unix_ms())).await? {
-            Rotated::Done { key, until_ms, .. } => {
-                Ok(json!({"id": id.as_str(), "key": key.reveal(), "before_works_until": time(until_ms)}))
-            }
+        let done = self.done(move |store| store.rotate(&actor, id, grace, unix_ms())).await?;
+        match done.what {
+            Rotated::Done { key, until_ms, .. } => Ok(json!({
+                "id": id.as_str(), "key": key.reveal(), "before_works_until": time(until_ms),
+                "in_force": done.holds,
+            })),
             Rotated::Revoked => Err(conflict("already_revoked", "The key was revoked.")),
             Rotated::Expired => Err(conflict("expired", "The key has expired.")),
             Rotated::Unknown => Err(no_key()),
@@ -165,7 +173,11 @@ impl Desk<'_> {
                 outcome: "done",
             };
             let charge = if beyond { Charge::Any(charge) } else { Charge::Within(charge) };
-            Ok(store.store().resolve_doubt(id, charge, &scopes, &|batch| batch.add_act(&act))?)
+            let resolved = store.store().resolve_doubt(id, charge, &scopes, &|batch| batch.add_act(&act))?;
+            if !matches!(resolved, Resolved::Done { .. }) {
+                store.store().add_act(&Act { outcome: resolved.outcome(), ..act })?;
+            }
+            Ok(resolved)
         });
         match resolved.await? {
             Resolved::Done { held } => {
@@ -183,10 +195,31 @@ impl Desk<'_> {
         }
     }
 
+    /// Writes down an act on something else than keys and money. It is done by then, whatever becomes of
+    /// its row.
+    pub(crate) async fn note(&self, act: &'static str, subject: &str, outcome: &'static str) {
+        let actor = self.actor.clone();
+        let subject: String = subject.chars().take(SUBJECT_CHARS_MAX).collect();
+        let noted = self.act(move |store| {
+            let (actor, subject, detail) = (&actor, &subject, &json!({}));
+            Ok(store.store().add_act(&Act { at_ms: unix_ms(), actor, act, subject, detail, outcome })?)
+        });
+        if let Err(refusal) = noted.await {
+            tracing::error!(act, outcome, reason = refusal.code(), "an act is not in the audit");
+        }
+    }
+
     async fn act<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut KeyStore) -> Result<T, KeyError> + Send + 'static,
     ) -> Result<T, Refusal> {
+        Ok(self.done(act).await?.what)
+    }
+
+    async fn done<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut KeyStore) -> Result<T, KeyError> + Send + 'static,
+    ) -> Result<Done<T>, Refusal> {
         self.keys.act(act).await.map_err(|error| match error {
             KeyError::Terms(error) => wrong(error.to_string()),
             KeyError::Store(error) => Refusal::Ledger { reason: error.code() },

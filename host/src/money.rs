@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluice_core::books::Mode;
-use sluice_core::clock::{Clock, UnixSeconds};
+use sluice_core::clock::{Clock, STEP_SECONDS_MAX, Start, UnixSeconds};
 use sluice_core::money::NanoUsd;
 use sluice_core::window::Window;
 use sluice_ledger::budget::{self, AccountKey, Drawn, Scope, Scopes};
@@ -15,9 +15,12 @@ use sluice_ledger::spending::Spending;
 use smallvec::SmallVec;
 
 use crate::caller::Caller;
-use crate::config::{Budget, MissingRun, Per, Unpriced};
+use crate::config::{Budget, MissingRun, OF_THE_KEY, Per, Unpriced};
 use crate::drained::Drains;
 use crate::refusal::Refusal;
+
+/// A gateway that was off for longer has missed a whole month, the longest window: 31 days.
+const AWAY_SECONDS_MAX: u64 = 31 * 24 * 3600;
 
 /// Of one attempt; few have more.
 pub(crate) type Accounts = SmallVec<[Drawn; 4]>;
@@ -35,7 +38,9 @@ pub(crate) struct Money {
 /// What an attempt draws on.
 pub(crate) struct Draws {
     pub(crate) accounts: Accounts,
-    /// One of them does not let calls pass whose cost nobody can tell.
+    /// One of them refuses; the others only count.
+    pub(crate) enforces: bool,
+    /// One that refuses does not let calls pass whose cost nobody can tell.
     pub(crate) wants_price: bool,
 }
 
@@ -51,7 +56,7 @@ impl Money {
         say(&found);
         let anchor = found.clock_s.map(UnixSeconds::new);
         let (clock, start) = Clock::start(anchor, wall(), monotonic());
-        tracing::debug!(?start, "the time of budgets");
+        say_start(start);
         Ok(Money {
             spending,
             drains: Drains::default(),
@@ -82,7 +87,7 @@ impl Money {
         model: &str,
         upstream: &str,
     ) -> Result<Draws, Refusal> {
-        let mut draws = Draws { accounts: Accounts::new(), wants_price: false };
+        let mut draws = Draws { accounts: Accounts::new(), enforces: false, wants_price: false };
         if budgets.is_empty() && caller.budgets().is_empty() {
             return Ok(draws);
         }
@@ -97,32 +102,34 @@ impl Money {
                 Per::Run => match (&caller.run, budget.missing_run) {
                     // A run is its key's own: nobody else can spend it.
                     (Some(run), _) => format!("{}/{run}", caller.key).into(),
-                    (None, MissingRun::Key) => format!("{}/", caller.key).into(),
-                    (None, MissingRun::Refuse) => return Err(Refusal::NoRun),
+                    (None, MissingRun::Refuse) if budget.enforces() => return Err(Refusal::NoRun),
+                    (None, MissingRun::Key | MissingRun::Refuse) => format!("{}/", caller.key).into(),
                 },
             };
             let span = budget.window.span(now);
             let key = AccountKey { budget: Arc::clone(&budget.rule.name), scope, start_s: span.start.get() };
             let resets_s = span.end.map(UnixSeconds::get);
-            draws.wants_price |= budget.unpriced == Unpriced::Deny;
+            draws.enforces |= budget.enforces();
+            draws.wants_price |= budget.enforces() && budget.unpriced == Unpriced::Deny;
             draws.accounts.push(Drawn { budget: Arc::clone(&budget.rule), key, resets_s });
         }
         for own in caller.budgets() {
-            let name: Arc<str> = format!("of the key, {}", window_name(&own.window)).into();
+            let name: Arc<str> = window_name(&own.window).into();
             let budget = budget::Budget { name: Arc::clone(&name), cap: own.cap, mode: Mode::Enforce };
             let span = own.window.span(now);
             let key = AccountKey { budget: name, scope: Arc::clone(&caller.key), start_s: span.start.get() };
             let resets_s = span.end.map(UnixSeconds::get);
-            draws.wants_price = true;
+            (draws.enforces, draws.wants_price) = (true, true);
             draws.accounts.push(Drawn { budget: Arc::new(budget), key, resets_s });
         }
         Ok(draws)
     }
 
-    /// What is left on the tightest of these accounts, and how many calls share it with this one.
+    /// What is left on the tightest of these accounts that refuse, and how many calls share it with this
+    /// one. Of an account that the store was not asked for yet, its cap.
     pub(crate) fn tightest(&self, accounts: &[Drawn]) -> (NanoUsd, u64) {
         let mut tightest = (NanoUsd::from_nanos(u64::MAX), 1);
-        for drawn in accounts {
+        for drawn in accounts.iter().filter(|drawn| drawn.budget.mode == Mode::Enforce) {
             let (left, holds) = match self.spending.rest(&drawn.key) {
                 Some(rest) => (rest.left, rest.holds),
                 None => (drawn.budget.cap, 0),
@@ -156,11 +163,30 @@ pub(crate) fn scopes(budgets: &[Budget]) -> Scopes {
     budgets.iter().filter_map(scope).collect()
 }
 
-fn window_name(window: &Window) -> &'static str {
+/// The name of a key's own budget: another one for each window, and one that no budget of the
+/// configuration has, since accounts are found by it.
+fn window_name(window: &Window) -> String {
     match window {
-        Window::Day(_) => "each day",
-        Window::Month(_) => "each month",
-        Window::Total => "in total",
+        Window::Day(zone) => format!("{OF_THE_KEY}each day of {zone}"),
+        Window::Month(zone) => format!("{OF_THE_KEY}each month of {zone}"),
+        Window::Total => format!("{OF_THE_KEY}in total"),
+    }
+}
+
+/// Budgets go by a time that nobody can set back: who started with a wrong clock is to know at once.
+fn say_start(start: Start) {
+    match start {
+        Start::Behind { by_seconds } if by_seconds > STEP_SECONDS_MAX => tracing::error!(
+            by_seconds,
+            "the wall clock is behind the time that budgets had got to: it is wrong, or it was ahead before; budgets go on from where they were"
+        ),
+        Start::Onward { away_seconds } if away_seconds > AWAY_SECONDS_MAX => tracing::warn!(
+            away_seconds,
+            "by the wall clock the gateway was off for more than a month: if that is not so, stop it and set the clock right, since budgets never go back"
+        ),
+        Start::First | Start::Onward { .. } | Start::Behind { .. } => {
+            tracing::debug!(?start, "the time of budgets");
+        }
     }
 }
 

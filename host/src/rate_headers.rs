@@ -1,9 +1,11 @@
 //! What a client is told of its rates, in the headers that the SDKs of OpenAI know.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use sluice_core::rate::View;
 
 use crate::rates::Told;
+use crate::refusal::Refusal;
+use crate::stream::Body;
 
 const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
 const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
@@ -11,6 +13,29 @@ const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-re
 const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
 const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
 const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
+
+/// A refusal, and what the client is told with it.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    pub(crate) told: Box<Told>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        // Where all limits have let it pass, its permit says what is left.
+        let told = if let Refusal::OverRate(over) = &refusal { over.told.clone() } else { Box::default() };
+        Refused { refusal, told }
+    }
+}
+
+impl Refused {
+    pub(crate) fn into_response(self) -> Response<Body> {
+        let mut answer = self.refusal.into_response();
+        self.told.write(answer.headers_mut());
+        answer
+    }
+}
 
 impl Told {
     pub(crate) fn write(&self, headers: &mut HeaderMap) {

@@ -76,6 +76,8 @@ pub(crate) struct OverRate {
     pub(crate) limit: u64,
     /// Until it would pass; none: it never would.
     pub(crate) wait: Option<Duration>,
+    /// What there is of all that limit the request.
+    pub(crate) told: Box<Told>,
 }
 
 /// What a caller is told: of several limits, the tightest.
@@ -99,7 +101,7 @@ impl Who {
 
 impl OverRate {
     pub(crate) fn message(&self) -> String {
-        let OverRate { who, counted, limit, wait } = self;
+        let OverRate { who, counted, limit, wait, told: _ } = self;
         let who = who.named();
         let what = match counted {
             Counted::Requests => format!("{limit} requests a minute"),
@@ -132,16 +134,10 @@ impl Rates {
             meter.set(*limits, now);
         }
         if let Err(Over { place, counted, limit, wait }) = take(&mut taken, estimate, now) {
-            return Err(OverRate { who: limited.swap_remove(place).0, counted, limit, wait });
+            let told = Box::new(Told::of(&taken, now));
+            return Err(OverRate { who: limited.swap_remove(place).0, counted, limit, wait, told });
         }
-        let tightest = |bucket: fn(&Meter) -> Option<&Bucket>| {
-            let views = taken.iter().filter_map(|meter| Some(bucket(meter)?.view(now)));
-            views.min_by_key(|view| view.remaining)
-        };
-        let told = Told {
-            requests: tightest(|meter| meter.requests.as_ref()),
-            tokens: tightest(|meter| meter.tokens.as_ref()),
-        };
+        let told = Told::of(&taken, now);
         drop(taken);
         let counts_tokens = told.tokens.is_some();
         Ok(Permit { meters, estimate, used: AtomicU64::new(0), counts_tokens, told })
@@ -221,7 +217,8 @@ impl Permit {
 
     /// So many tokens were used, after what was said before.
     pub(crate) fn uses(&self, tokens: u64) {
-        let add = |used: u64| Some(if used == UNKNOWN { tokens } else { used.saturating_add(tokens) });
+        let sum = |used: u64| if used == UNKNOWN { tokens } else { used.saturating_add(tokens) };
+        let add = |used| Some(sum(used).min(UNKNOWN - 1));
         // The closure always has an answer.
         let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
@@ -234,6 +231,19 @@ impl Permit {
     /// What was left when it was given: of several limits, the tightest.
     pub(crate) fn told(&self) -> Told {
         self.told
+    }
+}
+
+impl Told {
+    fn of(meters: &[MutexGuard<'_, Meter>], now: Instant) -> Told {
+        let tightest = |bucket: fn(&Meter) -> Option<&Bucket>| {
+            let views = meters.iter().filter_map(|meter| Some(bucket(meter)?.view(now)));
+            views.min_by_key(|view| view.remaining)
+        };
+        Told {
+            requests: tightest(|meter| meter.requests.as_ref()),
+            tokens: tightest(|meter| meter.tokens.as_ref()),
+        }
     }
 }
 
@@ -317,6 +327,7 @@ mod tests {
             || Limited::from_iter([key("a", limits(10, 0, 0)), (Who::Team("t".into()), limits(1, 0, 0))]);
         let first = rates.take(both(), 0, now).unwrap();
         let over = rates.take(both(), 0, now).err().unwrap();
+        assert_eq!(over.told.requests.map(|view| (view.limit, view.remaining)), Some((1, 0)));
         assert_eq!((over.who, over.counted, over.limit), (Who::Team("t".into()), Counted::Requests, 1));
         assert_eq!(over.wait, Some(Duration::from_secs(60)));
         assert_eq!(first.told().requests.map(|view| view.remaining), Some(0), "the tightest");

@@ -287,7 +287,7 @@ impl Refusal {
             }
             Refusal::WrongMethod { allowed } => format!("This path takes {allowed}."),
             Refusal::ForeignOrigin => {
-                "Host and Origin must be this machine (localhost, 127.0.0.1 or [::1]) while no key is required.".into()
+                "Host and Origin must be this machine (localhost, 127.0.0.1 or [::1]) while no key is required; of admin pages, while no admin key is set.".into()
             }
             Refusal::BodyTooLarge { bytes_max } => format!("The body is larger than {bytes_max} bytes."),
             Refusal::BodyEncoded => "Send the body without content-encoding.".into(),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, ORIGIN};
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,7 +17,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::Admin;
+use crate::auth;
 use crate::gateway::Gateway;
+use crate::rate_headers::Refused;
 use crate::refusal::Refusal;
 use crate::stream::{Body, Connection};
 use crate::timed_io::TimedIo;
@@ -165,9 +167,9 @@ impl Server {
         let version = head.version;
         let mut answer = match self.route(id.clone(), head, body, client).await {
             Ok(answer) => answer,
-            Err(refusal) => {
-                tracing::debug!(request = id, code = refusal.code(), "refused");
-                refusal.into_response()
+            Err(refused) => {
+                tracing::debug!(request = id, code = refused.refusal.code(), "refused");
+                refused.into_response()
             }
         };
         if let Some(header) = header {
@@ -186,9 +188,9 @@ impl Server {
         head: Parts,
         body: Incoming,
         client: Connection,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, Refused> {
         if !self.gateway.requires_keys() {
-            check_origin(&head.uri, &head.headers)?;
+            auth::check_origin(&head.uri, &head.headers)?;
         }
         let path = head.uri.path();
         match path {
@@ -202,7 +204,7 @@ impl Server {
                     .page(path, &head.method)
                     .ok_or_else(|| Refusal::NoSuchPath { path: shortened(path) })?;
                 only(&head.method, page.method())?;
-                page.answer(&head, body, client.peer()).await
+                Ok(page.answer(&head, body, client.peer()).await?)
             }
         }
     }
@@ -255,35 +257,6 @@ fn push_hex(text: &mut String, number: u64) {
     }
 }
 
-/// While no key is required, only this machine's own pages and programs may ask: a name that
-/// was rebound to 127.0.0.1 shows in `Host`, a foreign page in `Origin`.
-fn check_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-    let host = match uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => headers.get(HOST).and_then(|host| host.to_str().ok()),
-    };
-    let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
-    let foreign_origin = origin.is_some_and(|origin| {
-        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        !authority.is_some_and(is_this_machine)
-    });
-    match host {
-        Some(host) if is_this_machine(host) && !foreign_origin => Ok(()),
-        _ => Err(Refusal::ForeignOrigin),
-    }
-}
-
-fn is_this_machine(authority: &str) -> bool {
-    let with_port =
-        |name: &str| authority.parse::<SocketAddr>().map(|address| address.ip()).or_else(|_| name.parse());
-    let name = match authority.rsplit_once(':') {
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => authority,
-    };
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || with_port(bare).is_ok_and(|ip: IpAddr| ip.is_loopback())
-}
-
 fn only(method: &Method, allowed: Method) -> Result<(), Refusal> {
     match *method == allowed {
         true => Ok(()),
@@ -307,44 +280,5 @@ mod tests {
             push_hex(&mut text, number);
             assert_eq!(text, format!("{number:08x}"));
         }
-    }
-
-    #[test]
-    fn only_this_machine_is_this_machine() {
-        for authority in
-            ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:1", "127.9.9.9", "[::1]", "[::1]:8080"]
-        {
-            assert!(is_this_machine(authority), "{authority}");
-        }
-        for authority in [
-            "",
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example",
-            "10.0.0.1",
-            "[::2]:1",
-            "evil:80",
-        ] {
-            assert!(!is_this_machine(authority), "{authority}");
-        }
-    }
-
-    #[test]
-    fn a_foreign_page_is_refused_whatever_host_it_names() {
-        let check = |host: Option<&'static str>, origin: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            for (name, value) in [(HOST, host), (ORIGIN, origin)] {
-                if let Some(value) = value {
-                    headers.insert(name, HeaderValue::from_static(value));
-                }
-            }
-            check_origin(&Uri::from_static("/x"), &headers).is_ok()
-        };
-        assert!(check(Some("localhost:1"), None));
-        assert!(check(Some("localhost:1"), Some("http://localhost:3000")));
-        assert!(!check(Some("evil.example"), None));
-        assert!(!check(None, None));
-        assert!(!check(Some("localhost:1"), Some("https://evil.example")));
-        assert!(!check(Some("localhost:1"), Some("null")));
     }
 }

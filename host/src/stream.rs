@@ -90,6 +90,14 @@ enum Sent {
     Left,
 }
 
+/// What became of an answer.
+enum Passed {
+    /// The client has all that there is for it, or may take the last of it still.
+    All,
+    /// It has left before.
+    Left,
+}
+
 /// A vendor's answer on its way to the client, in a task of its own: its timers run whether or not
 /// the client reads. It reads one batch ahead; what the client does not take, stays with the vendor.
 pub(crate) struct Relay {
@@ -192,10 +200,13 @@ impl Stream {
 
 impl Relay {
     async fn run(mut self, reader: Reader) {
-        tokio::select! {
-            () = self.pass(&reader) => {}
-            // Dropped here, it closes the vendor's connection.
-            () = reader.pieces.closed() => return self.drain().await,
+        let passed = tokio::select! {
+            passed = self.pass(&reader) => passed,
+            () = reader.pieces.closed() => Passed::Left,
+        };
+        if let Passed::Left = passed {
+            // Dropped after it, it closes the vendor's connection.
+            return self.drain().await;
         }
         // The vendor is done with; the client may have the last of it still to take.
         drop(self);
@@ -204,6 +215,9 @@ impl Relay {
 
     /// The client is gone. Where money is held, the vendor's last word says how much it was.
     async fn drain(mut self) {
+        if self.attempt.is_told() {
+            return;
+        }
         let Some(_place) = self.attempt.drain_place() else { return };
         let (at, timer) = self.deadline;
         let until = at.min(Instant::now() + drained::WITHIN);
@@ -220,7 +234,7 @@ impl Relay {
     }
 
     /// Passes all there is.
-    async fn pass(&mut self, reader: &Reader) {
+    async fn pass(&mut self, reader: &Reader) -> Passed {
         let (at, timer) = self.deadline;
         loop {
             match self.ended.take() {
@@ -228,11 +242,12 @@ impl Relay {
                 Some(End::Complete) => {
                     self.attempt.good();
                     reader.send(Piece::End, None).await;
-                    return;
+                    return Passed::All;
                 }
                 Some(End::Fault(fault)) => {
                     self.attempt.failed(&fault);
-                    return self.broke(reader, &fault).await;
+                    self.broke(reader, &fault).await;
+                    return Passed::All;
                 }
             }
             let idle = Instant::now() + self.idle;
@@ -258,9 +273,10 @@ impl Relay {
                         Some(End::Fault(fault)) => self.attempt.failed(&fault),
                         None => {}
                     }
-                    return self.broke(reader, &FaultKind::Timeout(timer)).await;
+                    self.broke(reader, &FaultKind::Timeout(timer)).await;
+                    return Passed::All;
                 }
-                Sent::Left => return,
+                Sent::Left => return Passed::Left,
             }
         }
     }

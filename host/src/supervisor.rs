@@ -308,6 +308,9 @@ impl Supervisor {
         let environment = Environment::load().map_err(|error| error.to_string())?;
         let config =
             Config::load(self.config_file.as_deref(), &environment).map_err(|error| error.to_string())?;
+        if let Some(reason) = config.exposes(&self.started_with) {
+            return Err(reason);
+        }
         let plugins = self.registry.plugins();
         let assembled = Routes::assemble(&config, &plugins, &self.parts, &self.next.routes);
         match refusal(&config, &assembled, std::iter::empty()) {

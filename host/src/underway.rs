@@ -41,6 +41,11 @@ impl Underway {
         self.charge.as_ref().is_some_and(Charge::holds)
     }
 
+    /// It may not cost more than is held for it.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.charge.as_ref().is_some_and(Charge::is_capped)
+    }
+
     /// What it uses has to be counted.
     pub(crate) fn counts(&self) -> bool {
         self.charge.as_ref().is_some_and(Charge::counts)
@@ -132,6 +137,11 @@ impl Underway {
     /// The vendor was not asked.
     pub(crate) fn unasked(&mut self) {
         self.told = true;
+    }
+
+    /// Its end has been told.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told
     }
 
     fn tell(&mut self) -> bool {

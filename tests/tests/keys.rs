@@ -115,6 +115,11 @@ async fn rates_of_a_key_and_of_its_team_hold_to_the_second() {
     assert!(refused.refused(429, "rate_limit_exceeded").contains("the team \"red\""));
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((25..=30).contains(&wait), "{wait}");
+    assert_eq!(
+        (refused.header("x-ratelimit-limit-requests"), refused.header("x-ratelimit-remaining-requests")),
+        ("2", "0"),
+        "who is refused is told too"
+    );
     // A key of another team is not held up.
     let (_, other) = create(&gateway, json!({"name": "other", "requests_per_minute": 1})).await;
     assert_eq!(ask(&gateway, "echo", &other).await.status, 200);
@@ -182,6 +187,105 @@ fn a_public_address_wants_keys() {
     assert!(open.code == Some(64) && open.stderr.contains("[keys] required = true"), "{open:?}");
     let blank = check(public, "  ");
     assert!(blank.code == Some(64) && blank.stderr.contains("ADMIN is not set"), "{blank:?}");
+}
+
+/// The socket that is listened on stays as it is until a restart, whatever the file says of it.
+#[tokio::test]
+async fn a_reload_does_not_open_a_public_socket() {
+    let public = CONFIG.replace("127.0.0.1:0", "0.0.0.0:0");
+    let gateway = Gateway::start(&public, &Options::with(&[("ADMIN", ADMIN)]));
+    let write = |text: String| std::fs::write(gateway.folder().join("sluice.toml"), text).unwrap();
+    let ask = async || {
+        let request = gateway.chat_request(question("echo", false).to_string());
+        send(request.header("host", "localhost")).await
+    };
+    ask().await.refused(401, "invalid_api_key");
+    write(CONFIG.replace("required = true", "required = false"));
+    gateway.wait_for("transition=\"config_refused\"", 1);
+    ask().await.refused(401, "invalid_api_key");
+    let page = look(&gateway, "/admin/v1/config").await;
+    assert!(page["reason"].as_str().unwrap().contains("is listened on until a restart"), "{page:#}");
+    // With keys it may say what it likes of the address: that holds at the next start.
+    write(CONFIG.into());
+    gateway.wait_for("transition=\"config_reloaded\"", 1);
+    ask().await.refused(401, "invalid_api_key");
+}
+
+/// Where there is no admin key, a page in the operator's browser could act as the operator.
+#[tokio::test]
+async fn without_an_admin_key_no_web_page_is_the_operator() {
+    let config = CONFIG.replace("[admin]\nkey = \"env:ADMIN\"\n", "");
+    let gateway = Gateway::start(&config, &Options::default());
+    let post = |path: &str| {
+        let request = gateway.client().post(gateway.url(path));
+        request.header("content-type", "text/plain").body(json!({"name": "app"}).to_string())
+    };
+    for path in ["/admin/v1/keys", "/admin/v1/plugins/echo/release", "/admin/v1/breakers/echo/echo/reset"] {
+        for (name, value) in
+            [("origin", "https://evil.example"), ("origin", "null"), ("host", "evil.example:8080")]
+        {
+            send(post(path).header(name, value)).await.refused(403, "foreign_origin");
+        }
+    }
+    for path in ["/metrics", "/admin/v1/usage"] {
+        let request = gateway.client().get(gateway.url(path)).header("host", "evil.example");
+        send(request).await.refused(403, "foreign_origin");
+    }
+    let keys = gateway.get("/admin/v1/keys").await.json();
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 0);
+    assert_eq!(send(post("/admin/v1/keys")).await.status, 201, "the control");
+    let away = send(gateway.client().get(gateway.url("/health")).header("host", "evil.example")).await;
+    assert_eq!(away.status, 200, "what is for everybody asks for nothing");
+}
+
+/// What is not an act on keys is in the audit too, and what was refused.
+#[tokio::test]
+async fn each_act_has_its_row() {
+    let gateway = start();
+    let (_, key) = create(&gateway, json!({"name": "app"})).await;
+    assert_eq!(ask(&gateway, "echo", &key).await.status, 200);
+    let post = async |path: &str, body| admin(&gateway, path, body).await;
+    assert_eq!(post("/admin/v1/breakers/echo/echo/reset", json!({})).await.status, 200);
+    post("/admin/v1/breakers/echo/none/reset", json!({})).await.refused(404, "no_such_breaker");
+    post("/admin/v1/plugins/none/release", json!({})).await.refused(404, "nothing_to_release");
+    let charge = json!({"charge_usd": "1"});
+    post("/admin/v1/in-doubt/77/resolve", charge).await.refused(404, "unknown_doubt");
+    let arguments = ["usage", "--resolve", "78", "--charge", "1"];
+    assert_eq!(command::run(gateway.folder(), &arguments, &[("ADMIN", ADMIN)]).code, Some(1));
+    let acts = look(&gateway, "/admin/v1/audit").await;
+    let told = |act: &Value| {
+        ["actor", "act", "subject", "outcome"].map(|member| act[member].as_str().unwrap().to_owned())
+    };
+    let acts: Vec<_> = acts["acts"].as_array().unwrap().iter().rev().skip(1).map(told).collect();
+    let admin = "admin 127.0.0.1";
+    let wanted = [
+        [admin, "breaker.reset", "echo/echo", "done"],
+        [admin, "breaker.reset", "echo/none", "no_such_breaker"],
+        [admin, "plugin.release", "none", "nothing_to_release"],
+        [admin, "doubt.resolve", "77", "unknown"],
+        ["cli", "doubt.resolve", "78", "unknown"],
+    ];
+    assert_eq!(acts, wanted);
+}
+
+/// A secret is shown once: what fails after the key is there does not keep it back.
+#[tokio::test]
+async fn a_key_that_is_made_is_shown() {
+    let gateway = start();
+    let store = rusqlite::Connection::open(gateway.folder().join("data/sluice.db")).unwrap();
+    store.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    let fails = "CREATE TRIGGER untold BEFORE INSERT ON meta WHEN NEW.name = 'keys_seen' BEGIN SELECT RAISE(ABORT, 'no'); END";
+    store.execute_batch(fails).unwrap();
+    let (id, key) = create(&gateway, json!({"name": "app"})).await;
+    gateway.wait_for("not all have taken notice", 1);
+    assert_eq!(ask(&gateway, "echo", &key).await.status, 200);
+    let revoked = admin(&gateway, &format!("/admin/v1/keys/{id}/revoke"), json!({})).await;
+    assert_eq!((revoked.status.as_u16(), &revoked.json()["in_force"]), (200, &json!(true)), "{revoked:?}");
+    ask(&gateway, "echo", &key).await.refused(401, "invalid_api_key");
+    // Whoever waits is told as soon as it can be: the command line's key is taken notice of.
+    store.execute_batch("DROP TRIGGER untold").unwrap();
+    let made = command::run(gateway.folder(), &["key", "create", "--name", "cli"], &[("ADMIN", ADMIN)]);
+    assert_eq!(made.code, Some(0), "{made:?}");
 }
 
 /// Usage is there by key as soon as it is asked for, and adds up.

@@ -43,6 +43,11 @@ pub enum Unbounded {
         "its output has no limit: the adapter names no place for one, and the model's `max_output` is not known"
     )]
     Output,
+    /// Nobody knows beforehand how long it takes.
+    #[error(
+        "its price counts seconds of the model's time (`second`), and nobody knows how many it will take"
+    )]
+    Seconds,
     /// The body cannot be read.
     #[error("its body has no cost that could be told")]
     Body(#[from] NotBounded),
@@ -134,8 +139,11 @@ impl Ask {
     ///
     /// # Errors
     ///
-    /// [`Unbounded::Overflow`].
+    /// [`Unbounded::Seconds`], [`Unbounded::Overflow`].
     pub fn fund(&self, price: &Price, left: NanoUsd, sharers: u64) -> Result<Funding, Unbounded> {
+        if price.counts_seconds() {
+            return Err(Unbounded::Seconds);
+        }
         let model = self.max_output.unwrap_or(u64::MAX);
         let limit = match self.limit {
             _ if !self.limitable => model,
@@ -159,7 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::price::PerMillion;
+    use crate::price::{PerMillion, Sheet};
 
     const TEXT: &[u8] = br#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#;
     const IMAGE: &[u8] =
@@ -219,6 +227,17 @@ mod tests {
         let fixed = Ask { input: 0, choices: 1, limit: Some(5), limitable: false, max_output: Some(70) };
         let funding = fixed.fund(&price(), NanoUsd::ZERO, 1).unwrap();
         assert_eq!((funding.limit, funding.write), (70, false), "what cannot be written is not believed");
+    }
+
+    #[test]
+    fn a_price_by_the_second_has_no_bound() {
+        let ask = Ask { input: 10, choices: 1, limit: Some(1), limitable: true, max_output: None };
+        let fund = |second| {
+            let price = Price::new(Sheet { second, ..price().sheet().clone() });
+            ask.fund(&price, NanoUsd::from_nanos(1000), 1).map(|funding| funding.amount.nanos())
+        };
+        assert_eq!(fund(Some(NanoUsd::from_nanos(1))), Err(Unbounded::Seconds));
+        assert_eq!((fund(Some(NanoUsd::ZERO)), fund(None)), (Ok(11), Ok(11)));
     }
 
     proptest! {

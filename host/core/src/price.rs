@@ -48,7 +48,7 @@ pub struct Sheet {
     pub request: NanoUsd,
     /// For each paid tool call; none: they are not priced.
     pub call: Option<NanoUsd>,
-    /// For each second of the model's time; none: it is not charged for.
+    /// For each second of the model's time, as far as that is reported; none: it is not charged for.
     pub second: Option<NanoUsd>,
 }
 
@@ -157,8 +157,13 @@ impl Price {
         Ok(exact.rounded_up()?.checked_add(sheet.request)?)
     }
 
+    /// A second of the model's time costs something: [`Price::worst`] is no bound then.
+    pub fn counts_seconds(&self) -> bool {
+        self.0.second.is_some_and(|second| second > NanoUsd::ZERO)
+    }
+
     /// The most that a call can cost with so many tokens of input and of output, whatever their class,
-    /// and no paid tool calls. A call with less input may be in an earlier tier, and that may be dearer.
+    /// without paid tool calls and without what its seconds cost. A call with less input may be in an earlier tier, and that may be dearer.
     ///
     /// # Errors
     ///

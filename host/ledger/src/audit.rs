@@ -75,6 +75,17 @@ impl Batch<'_> {
 }
 
 impl Store {
+    /// Writes an act that changes nothing here.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn add_act(&mut self, act: &Act<'_>) -> Result<(), StoreError> {
+        let batch = self.batch()?;
+        batch.add_act(act)?;
+        batch.commit()
+    }
+
     /// The last acts, the youngest first; only those before the one with the id `before`, where it is
     /// given. No more than `limit`, and no more than [`ROWS_MAX`].
     ///

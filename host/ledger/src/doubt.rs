@@ -86,6 +86,18 @@ pub enum Resolved {
     Unknown,
 }
 
+impl Resolved {
+    /// One word for it, for the audit.
+    pub fn outcome(self) -> &'static str {
+        match self {
+            Resolved::Done { .. } => "done",
+            Resolved::Beyond { .. } => "beyond_held",
+            Resolved::Already => "already_resolved",
+            Resolved::Unknown => "unknown",
+        }
+    }
+}
+
 /// Writes what is to be known of it later, in the same transaction. On an error nothing is resolved.
 pub type Audit<'a> = &'a dyn Fn(&Batch<'_>) -> Result<(), StoreError>;
 

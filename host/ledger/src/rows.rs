@@ -62,7 +62,7 @@ pub struct Row {
     pub total_ms: u32,
     /// How it ended: a word of a closed set.
     pub outcome: CompactString,
-    /// What the cost goes by: `usage`, `floor`, `hold`, `none`.
+    /// What the cost goes by: `usage`, `floor`, `hold`, `nothing`; `operator` where somebody said it.
     pub basis: CompactString,
 }
 

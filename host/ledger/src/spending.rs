@@ -186,6 +186,8 @@ impl Spending {
             accounts.push(*inner.known.get(&one.key).ok_or(Tried::AskStore)?);
         }
         accounts.sort_unstable();
+        // Whoever names one twice has one call on it.
+        accounts.dedup();
         let now = Instant::now();
         match inner.books.hold(&accounts, amount, asked, now) {
             Ok(()) => {}

@@ -17,6 +17,9 @@ const BUDGETS_MAX: usize = 16;
 /// Characters of a budget's name at most.
 const NAME_CHARS_MAX: usize = 64;
 
+/// What the names of keys' own budgets begin with.
+pub(crate) const OF_THE_KEY: &str = "of the key, ";
+
 /// One `[[budgets]]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Budget {
@@ -58,6 +61,13 @@ pub(crate) enum MissingRun {
     Key,
 }
 
+impl Budget {
+    /// It refuses what does not fit; a shadow does not.
+    pub(crate) fn enforces(&self) -> bool {
+        self.rule.mode == Mode::Enforce
+    }
+}
+
 pub(super) fn budgets(root: &Table<'_>, models: &[Model]) -> Vec<Budget> {
     let Some(found) = root.get("budgets") else { return Vec::new() };
     let tables = found.tables();
@@ -82,6 +92,8 @@ fn budget(table: &Table<'_>, models: &[Model]) -> Option<Budget> {
         text if text.trim().is_empty() || text.chars().count() > NAME_CHARS_MAX => {
             found.refuse(format!("wanted 1 to {NAME_CHARS_MAX} characters"))
         }
+        text if text.starts_with(OF_THE_KEY) => found
+            .refuse(format!("wanted a name that does not begin with {OF_THE_KEY:?}: keys' own budgets do")),
         text => Some(Arc::from(text)),
     });
     let per = table.require("per", "\"run\", \"key\", \"team\", \"model\", \"upstream\" or \"all\"");

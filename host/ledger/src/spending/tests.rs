@@ -338,6 +338,19 @@ fn an_account_that_nobody_draws_on_costs_no_memory() {
     spending.close();
 }
 
+#[test]
+fn an_account_that_is_named_twice_is_drawn_on_once() {
+    let folder = TempDir::new().unwrap();
+    let (spending, _) = open(folder.path());
+    let twice = [drawn("all", "", 1000), drawn("all", "", 1000), drawn("key", "k", 1000)];
+    let held = hold(&spending, &twice, 600).unwrap();
+    assert_eq!(spending.figures().held, usd(1200), "on each of the two");
+    held.settle(usd(500), None);
+    hold(&spending, &twice, 500).unwrap().settle(usd(500), None);
+    spending.close();
+    assert_eq!((spent(folder.path(), "all"), spent(folder.path(), "key")), ((1000, 0), (1000, 0)));
+}
+
 /// Somebody took an account out by hand: what the journal says of it is told, and is no reason not to
 /// start.
 #[test]
