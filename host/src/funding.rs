@@ -177,6 +177,21 @@ fn others(plan: &CallPlan) -> impl Iterator<Item = Pointer> + '_ {
     all.filter(|limit| Some(limit) != plan.limit_at.as_ref())
 }
 
+/// The same in other letters, as they stand in a body: a parser that is loose about case, as that of
+/// Go's library, takes them for it, and of two goes by the later one.
+fn lookalikes<'t>(body: &'t [u8], index: &'t Index) -> impl Iterator<Item = Pointer> + 't {
+    // U+017F and U+212A are a small and a large letter of ASCII to it.
+    let fold = |letter: char| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        letter => letter.to_ascii_lowercase(),
+    };
+    let is_one = move |key: &str| {
+        !LIMITS.contains(&key) && LIMITS.iter().any(|limit| key.chars().map(fold).eq(limit.chars()))
+    };
+    index.keys(body).filter(move |key| is_one(key)).map(|key| Pointer::to_member(&key))
+}
+
 fn edits(
     plan: &CallPlan,
     body: &[u8],
@@ -187,9 +202,8 @@ fn edits(
     let mut edits = Vec::new();
     let is_there = |pointer: &Pointer| matches!(json::get(body, index, pointer), Ok(Some(_)));
     if let Some(at) = &plan.limit_at {
-        for other in others(plan).filter(|other| is_there(other)) {
-            edits.push(Edit::Remove { at: other });
-        }
+        let others = others(plan).filter(|other| is_there(other)).chain(lookalikes(body, index));
+        edits.extend(others.map(|at| Edit::Remove { at }));
         if (funding.write || !is_there(at) || !edits.is_empty())
             && let Ok(value) = Raw::parse(&funding.limit.to_string())
         {
