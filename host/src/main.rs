@@ -22,6 +22,7 @@ mod key_book;
 mod lane;
 mod ledger_pages;
 mod measures;
+mod metering;
 mod metrics;
 mod money;
 mod planning;

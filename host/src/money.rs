@@ -27,7 +27,7 @@ pub(crate) struct Money {
     pub(crate) spending: Arc<Spending>,
     /// Paid answers that nobody waits for.
     pub(crate) drains: Drains,
-    /// Attempts whose vendor reported less than it delivered.
+    /// Attempts for which less usage was reported than was seen.
     pub(crate) disputed: AtomicU64,
     clock: Mutex<Clock>,
 }
