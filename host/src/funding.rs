@@ -16,7 +16,7 @@ use crate::call::Call;
 use crate::caller::Caller;
 use crate::charge::{Charge, Tally};
 use crate::config::Budget;
-use crate::money::{Money, unix_ms};
+use crate::money::{Moment, Money, unix_ms};
 use crate::rates::{Limited, Permit, Rates, Who};
 use crate::refusal::{BudgetRefusal, Refusal};
 use crate::routes::{Model, Target};
@@ -66,7 +66,8 @@ impl Purse {
             let charge = Charge::new(&self.tally, target, target_model, None, permit);
             return counted(call, plan, body, charge);
         };
-        let draws = money.draws(&self.budgets, &self.caller, model.name.as_str(), &target.upstream.name)?;
+        let (asked, upstream) = (model.name.as_str(), target.upstream.name.as_str());
+        let draws = money.draws(&self.budgets, &self.caller, asked, upstream, Moment::now())?;
         let charge = |hold| Charge::new(&self.tally, target, target_model, hold, permit);
         let Some(price) = &target.price else {
             if draws.wants_price {
@@ -122,7 +123,7 @@ fn refusal(money: &Money, why: NotHeld) -> Refusal {
         left: refused.rest.left,
         held: refused.rest.held,
         wanted: refused.amount,
-        resets_in_s: resets_s.map(|resets_s| money.until(resets_s)),
+        resets_in_s: resets_s.map(|resets_s| money.until(resets_s, Moment::now())),
     }))
 }
 
