@@ -358,7 +358,7 @@ fn breakers(snapshot: &Snapshot) -> Value {
             Standing::HalfOpen { why } => (Some(why.to_string()), None),
             Standing::Open { until, why } => (Some(why.to_string()), Some(at(until))),
         };
-        let bench = view.bench.map(|bench| json!({"reason": bench.class.name(), "until": at(bench.until)}));
+        let bench = view.bench.map(|bench| json!({"reason": bench.why.name(), "until": at(bench.until)}));
         json!({
             "upstream": view.lane.upstream, "model": view.lane.model, "state": view.standing.name(),
             "reason": reason, "probes_at": until, "rests": bench,

@@ -11,15 +11,15 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use sluice_core::chat::{Whole, begins_as_object};
 use sluice_core::codes::{Endpoint, Surface};
-use sluice_core::meter::Meter;
+use sluice_core::meter::{Meter, Overheard};
 use sluice_core::plan::{CallPlan, ResponsePlan};
 use sluice_runtime::{AnswerContext, Place, VendorAnswer};
 use tokio::time::Instant;
 
 use crate::call::SharedCall;
-use crate::charge::Metered;
 use crate::fault::{Fault, FaultKind, Timer};
 use crate::frames::{End, Frames};
+use crate::metering::Metered;
 use crate::planning::Planner;
 use crate::routes::Upstream;
 use crate::signer;
@@ -205,13 +205,18 @@ impl Reading<'_> {
                 Whole::Error(inside) => Err(self.upstream.says(inside.class, &inside.message)),
             },
             ResponsePlan::Mapped => {
+                let mut overheard = Overheard::default();
+                overheard.hear(&text);
+                let heard = Metered { overheard: overheard.floor(), ..Metered::default() };
+                attempt.uses(&heard);
                 let mapped = planner.adapter().whole(&self.context(), self.shown(head, &text));
                 let mapped = mapped.map_err(|error| planner.failed(&error))?;
                 if let Some(verdict) = mapped.fault {
                     return Err(self.upstream.says(verdict.class, &verdict.message));
                 }
                 meter.whole(&mapped.wire);
-                attempt.uses(&Metered::of(&meter, mapped.usage));
+                let overheard = heard.overheard;
+                attempt.uses(&Metered { overheard, ..Metered::of(&meter, mapped.usage) });
                 let mut answer = Response::new(Body::full(mapped.wire.into()));
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 Ok(answer)
@@ -253,6 +258,7 @@ impl Reading<'_> {
         let ended = loop {
             bytes += taken.bytes.iter().map(Bytes::len).sum::<usize>();
             held.append(&mut taken.bytes);
+            attempt.uses(&frames.used());
             match taken.end {
                 end if taken.content || bytes > PRELUDE_BYTES_MAX => break end,
                 Some(End::Fault(fault)) => return Err((fault.into(), attempt)),

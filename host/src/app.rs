@@ -15,7 +15,7 @@ use crate::drain::{self, Signals, Stopped};
 use crate::gateway::Gateway;
 use crate::key_book::{KeyBook, KeyBookError};
 use crate::measures::Measures;
-use crate::money::Money;
+use crate::money::{Moment, Money};
 use crate::server::Server;
 use crate::snapshot::Current;
 use crate::supervisor::{BootError, Booted, Handle, Purpose, Supervisor};
@@ -173,7 +173,7 @@ impl Ledger {
 
     fn try_open(folder: &Path) -> Result<Ledger, LedgerError> {
         let lock = DataLock::take(folder)?;
-        let money = Arc::new(Money::open(folder)?);
+        let money = Arc::new(Money::open(folder, Moment::now())?);
         Ok(Ledger { money, keys: KeyBook::open(folder)?, _lock: lock })
     }
 }

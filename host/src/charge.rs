@@ -4,14 +4,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use sluice_core::meter::Meter;
 use sluice_core::price::{Price, Usage};
-use sluice_core::settle::{self, Basis, End};
+use sluice_core::settle::{self, Basis, End, Floor};
 use sluice_ledger::hold::Hold;
 use sluice_ledger::rows::Row;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::caller::Caller;
+use crate::metering::Metered;
 use crate::money::{Money, unix_ms};
 use crate::rates::{Permit, Told};
 use crate::routes::Target;
@@ -45,20 +45,12 @@ pub(crate) struct Charge {
     counts_tokens: bool,
 }
 
-/// What an answer has used by now.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Metered {
-    /// By the vendor's or the adapter's words.
-    pub(crate) usage: Option<Usage>,
-    /// Tokens of output that were delivered, at least.
-    pub(crate) delivered: u64,
-}
-
-impl Metered {
-    /// `mapped`: what the adapter says, where there is one that does.
-    pub(crate) fn of(meter: &Meter, mapped: Option<Usage>) -> Metered {
-        Metered { usage: mapped.or_else(|| meter.usage()), delivered: meter.floor_tokens() }
-    }
+/// Whether an attempt's hold was enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cost {
+    Held,
+    /// The rest is debt.
+    Beyond,
 }
 
 impl Tally {
@@ -227,26 +219,37 @@ impl Charge {
         self.paid_output.is_some_and(|paid| self.known.delivered > paid)
     }
 
-    /// The vendor says less than it delivered: counted, and told the first, second, fourth, eighth time.
-    fn dispute(&self, delivered: u64, reported: u64) {
+    /// The vendor, or its adapter, says less than the host has seen: counted, and told the first,
+    /// second, fourth, eighth time.
+    fn dispute(&self, seen: Floor, usage: &Usage) {
         let Some(money) = &self.tally.money else { return };
         let times = money.disputed.fetch_add(1, Ordering::Relaxed) + 1;
         if times.is_power_of_two() {
-            let upstream = &self.upstream;
-            tracing::warn!(upstream, delivered, reported, times, "less usage was reported than delivered");
+            let (upstream, input, output) = (&self.upstream, usage.input_tokens(), usage.output_tokens());
+            tracing::warn!(upstream, ?seen, input, output, times, "less usage was reported than seen");
+        }
+    }
+
+    /// How it ended for the bill.
+    fn end_for_the_bill(&self, end: End) -> End {
+        match end {
+            _ if !self.sent => End::Unserved,
+            End::Unserved if self.known.begun => End::Broken,
+            End::Whole if self.known.cut => End::Broken,
+            End::Unserved | End::Whole | End::Broken => end,
         }
     }
 
     /// The attempt has ended: in one word, and whether it was the call's last.
-    pub(crate) fn end(&mut self, end: End, outcome: &'static str, last: bool) {
-        let end = if self.sent { end } else { End::Unserved };
-        let Metered { usage: said, delivered } = self.known;
+    pub(crate) fn end(&mut self, end: End, outcome: &'static str, last: bool) -> Cost {
+        let end = self.end_for_the_bill(end);
+        let (said, seen) = (self.known.usage, self.known.floor());
         let usage = said.unwrap_or_default();
         let (amount, basis) = match (&self.hold, &self.price) {
             (Some(hold), Some(price)) => {
-                let charge = settle::settle(price, hold.amount(), end, said.as_ref(), delivered);
+                let charge = settle::settle(price, hold.amount(), end, said.as_ref(), seen);
                 if charge.disputed {
-                    self.dispute(delivered, usage.output_tokens());
+                    self.dispute(seen, &usage);
                 }
                 (charge.amount, charge.basis)
             }
@@ -258,7 +261,11 @@ impl Charge {
             (None, None) => Default::default(),
         };
         if end != End::Unserved {
-            self.uses(said.map(|usage| usage.input_tokens().saturating_add(usage.output_tokens())));
+            let used = |usage: Usage| {
+                let (input, output) = (usage.input_tokens(), usage.output_tokens());
+                input.max(seen.input).saturating_add(output.max(seen.output))
+            };
+            self.uses(said.map(used));
         }
         let mut row = self.tally.row();
         if let Some(row) = &mut *row {
@@ -274,14 +281,18 @@ impl Charge {
             row.total_ms = self.tally.elapsed_ms();
         }
         let row = if last { row.take() } else { None };
-        match self.hold.take() {
-            Some(hold) => {
-                let capped = self.is_capped();
-                for overrun in hold.settle(amount, row).into_iter().filter(|_| capped) {
-                    tracing::warn!(upstream = self.upstream, beyond = %overrun.beyond, "an attempt cost more than was held for it");
-                }
-            }
-            None => row.into_iter().for_each(|row| self.tally.passed(row)),
+        let Some(hold) = self.hold.take() else {
+            row.into_iter().for_each(|row| self.tally.passed(row));
+            return Cost::Held;
+        };
+        let overruns = hold.settle(amount, row);
+        // What a shadow has held is a guess.
+        if overruns.is_empty() || !self.is_capped() {
+            return Cost::Held;
         }
+        for overrun in &overruns {
+            tracing::warn!(upstream = self.upstream, beyond = %overrun.beyond, "an attempt cost more than was held for it");
+        }
+        Cost::Beyond
     }
 }

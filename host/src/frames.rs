@@ -8,20 +8,22 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use sluice_core::chat::{Chunk, DONE, begins_as_object};
-use sluice_core::meter::{Meter, is_usage_only};
-use sluice_core::price::Usage;
 use sluice_core::sse::{Event, Splitter};
 use sluice_runtime::{CallError, Mapped, Mapper, Phase};
 use tokio::time::Instant;
 
-use crate::charge::Metered;
 use crate::fault::{FaultKind, Timer};
+use crate::metering::{Metered, Metering};
 use crate::planning::Planner;
 use crate::routes::Upstream;
 use crate::signer;
 
 /// From the last event to the end of the vendor's message, with which the connection can be used again.
 const END_WITHIN: Duration = Duration::from_millis(100);
+
+/// The same where an adapter says which event is the last, and money depends on it: a vendor that goes
+/// on has its say.
+const PAID_END_WITHIN: Duration = Duration::from_secs(2);
 
 /// Bytes in which a stream's last event can be known.
 const TAIL_BYTES: usize = 64;
@@ -36,25 +38,15 @@ pub(crate) struct Frames {
     begun: bool,
     /// Something that a client would miss has come.
     said: bool,
+    /// The beginning of an answer has come, or more of it.
+    answers: bool,
+    /// The vendor has ended its message itself.
+    ended: bool,
     /// Choices that the model has not ended yet.
     unfinished: usize,
     /// The last event has come: for the end of the vendor's message.
     end_by: Option<Instant>,
     metering: Metering,
-}
-
-/// What is counted of a stream.
-#[derive(Default)]
-struct Metering {
-    meter: Meter,
-    /// By the adapter's words.
-    usage: Option<Usage>,
-    /// All events are counted; else only the vendor's usage is looked for.
-    counts_all: bool,
-    /// The host has asked for the usage: the client is not to see it.
-    hides_usage: bool,
-    /// Of what an adapter has made.
-    splitter: Splitter,
 }
 
 /// Who makes the client's bytes.
@@ -110,6 +102,8 @@ impl Frames {
             upstream,
             begun: false,
             said: false,
+            answers: false,
+            ended: false,
             unfinished: 1,
             end_by: None,
             metering,
@@ -118,13 +112,15 @@ impl Frames {
 
     /// `counts_all`: money depends on what is delivered. `hides_usage`: the client has not asked for it.
     pub(crate) fn metered(mut self, counts_all: bool, hides_usage: bool) -> Frames {
-        (self.metering.counts_all, self.metering.hides_usage) = (counts_all, hides_usage);
+        self.metering = Metering::new(counts_all, hides_usage);
         self
     }
 
     /// What has been used by now.
     pub(crate) fn used(&self) -> Metered {
-        Metered::of(&self.metering.meter, self.metering.usage)
+        let mapped = matches!(self.decoder, Decoder::Mapped(..));
+        let cut = mapped && self.metering.counts_all() && !self.ended;
+        Metered { begun: self.answers, cut, ..self.metering.used() }
     }
 
     /// Whether an error event can follow what has gone to the client: it ended with a whole event.
@@ -150,7 +146,10 @@ impl Frames {
                 tracing::debug!(upstream = self.upstream.name, %error, "the answer broke off");
                 self.broken(FaultKind::Broken)
             }
-            Ok(None) => self.close(),
+            Ok(None) => {
+                self.ended = true;
+                self.close()
+            }
         }
     }
 
@@ -188,7 +187,6 @@ impl Frames {
                 self.splitter.push(data);
                 self.pass(&mut taken);
             }
-            Decoder::Mapped(..) if self.end_by.is_some() => {}
             Decoder::Mapped(..) => {
                 self.splitter.push(data);
                 self.map(&mut taken);
@@ -237,7 +235,7 @@ impl Frames {
         }
         let chunk = if named_error { Chunk::named_error(&data) } else { Chunk::read(&data) };
         match chunk {
-            Chunk::Prelude => {}
+            Chunk::Prelude => self.answers = true,
             Chunk::Content => taken.content = true,
             Chunk::Finish { choices } => {
                 taken.content = true;
@@ -257,16 +255,20 @@ impl Frames {
             match self.splitter.next_event() {
                 Ok(None) => break None,
                 Ok(Some(event)) => {
-                    let data = event.data();
-                    frames.extend(data.map(|data| signer::scrub(&data, &self.upstream.secrets).into_owned()));
+                    let Some(data) = event.data() else { continue };
+                    self.metering.hears(&data);
+                    frames.push(signer::scrub(&data, &self.upstream.secrets).into_owned());
                 }
                 Err(_too_long) => break Some(FaultKind::Malformed),
             }
         };
-        if !frames.is_empty() {
+        // What comes after the last event is heard, and nobody is asked about it.
+        if !frames.is_empty() && self.end_by.is_none() {
+            // What is no beginning of an answer is the one event that there was.
+            self.answers |= frames.len() > 1;
             self.ask(taken, |mapper| mapper.push(&frames));
         }
-        if taken.end.is_none() {
+        if taken.end.is_none() && self.end_by.is_none() {
             taken.end = fault.map(End::Fault);
         }
     }
@@ -277,6 +279,7 @@ impl Frames {
             Ok(mapped) => {
                 taken.content |= mapped.phase != Phase::Prelude;
                 self.metering.mapped(&mapped);
+                self.answers |= mapped.fault.is_none();
                 if !mapped.wire.is_empty() {
                     taken.bytes.push_back(mapped.wire.into());
                 }
@@ -294,7 +297,9 @@ impl Frames {
     /// What comes now is the end of the message, or nothing that anybody wants.
     fn done(&mut self) {
         self.unfinished = 0;
-        self.end_by.get_or_insert_with(|| Instant::now() + END_WITHIN);
+        let paid = matches!(self.decoder, Decoder::Mapped(..)) && self.metering.counts_all();
+        let within = if paid { PAID_END_WITHIN } else { END_WITHIN };
+        self.end_by.get_or_insert_with(|| Instant::now() + within);
     }
 
     /// The vendor has nothing more to say: whether that was all there was.
@@ -337,34 +342,6 @@ impl Frames {
             });
         }
         taken
-    }
-}
-
-impl Metering {
-    fn event(&mut self, data: &[u8]) {
-        const USAGE: &[u8] = b"\"usage\"";
-        if self.counts_all || memchr::memmem::find(data, USAGE).is_some() {
-            self.meter.event(data);
-        }
-    }
-
-    fn hides(&self, event: &Event) -> bool {
-        self.hides_usage && event.data().is_some_and(|data| is_usage_only(&data))
-    }
-
-    /// What an adapter has made is in the client's wire.
-    fn mapped(&mut self, mapped: &Mapped) {
-        self.usage = mapped.usage.or(self.usage);
-        if !self.counts_all {
-            return;
-        }
-        self.splitter.push(&mapped.wire);
-        // What is too long to be an event is counted when it has passed, by nobody.
-        while let Ok(Some(event)) = self.splitter.next_event() {
-            if let Some(data) = event.data() {
-                self.meter.event(&data);
-            }
-        }
     }
 }
 

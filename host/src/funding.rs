@@ -18,7 +18,7 @@ use crate::call::Call;
 use crate::caller::Caller;
 use crate::charge::{Charge, Tally};
 use crate::config::Budget;
-use crate::money::{Money, unix_ms};
+use crate::money::{Moment, Money, unix_ms};
 use crate::rates::{Limited, Permit, Rates, Who};
 use crate::refusal::{BudgetRefusal, Refusal};
 use crate::routes::{Model, Target};
@@ -68,7 +68,8 @@ impl Purse {
             let charge = Charge::new(&self.tally, target, target_model, None, permit);
             return counted(call, plan, body, charge);
         };
-        let draws = money.draws(&self.budgets, &self.caller, model.name.as_str(), &target.upstream.name)?;
+        let (asked, upstream) = (model.name.as_str(), target.upstream.name.as_str());
+        let draws = money.draws(&self.budgets, &self.caller, asked, upstream, Moment::now())?;
         let charge = |hold| Charge::new(&self.tally, target, target_model, hold, permit);
         let attempt = || Attempt {
             request: call.request_id.clone(),
@@ -131,7 +132,7 @@ fn refusal(money: &Money, why: NotHeld) -> Refusal {
         left: refused.rest.left,
         held: refused.rest.held,
         wanted: refused.amount,
-        resets_in_s: resets_s.map(|resets_s| money.until(resets_s)),
+        resets_in_s: resets_s.map(|resets_s| money.until(resets_s, Moment::now())),
     }))
 }
 
@@ -237,6 +238,21 @@ fn others(plan: &CallPlan) -> impl Iterator<Item = Pointer> + '_ {
     all.filter(|limit| Some(limit) != plan.limit_at.as_ref())
 }
 
+/// The same in other letters, as they stand in a body: a parser that is loose about case, as that of
+/// Go's library, takes them for it, and of two goes by the later one.
+fn lookalikes<'t>(body: &'t [u8], index: &'t Index) -> impl Iterator<Item = Pointer> + 't {
+    // U+017F and U+212A are a small and a large letter of ASCII to it.
+    let fold = |letter: char| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        letter => letter.to_ascii_lowercase(),
+    };
+    let is_one = move |key: &str| {
+        !LIMITS.contains(&key) && LIMITS.iter().any(|limit| key.chars().map(fold).eq(limit.chars()))
+    };
+    index.keys(body).filter(move |key| is_one(key)).map(|key| Pointer::to_member(&key))
+}
+
 /// `limit_at`: where a limit goes, where there is to be one.
 fn edits(
     plan: &CallPlan,
@@ -249,9 +265,8 @@ fn edits(
     let mut edits = Vec::new();
     let is_there = |pointer: &Pointer| matches!(json::get(body, index, pointer), Ok(Some(_)));
     if let Some(at) = limit_at {
-        for other in others(plan).filter(|other| is_there(other)) {
-            edits.push(Edit::Remove { at: other });
-        }
+        let others = others(plan).filter(|other| is_there(other)).chain(lookalikes(body, index));
+        edits.extend(others.map(|at| Edit::Remove { at }));
         if (funding.write || !is_there(at) || !edits.is_empty())
             && let Ok(value) = Raw::parse(&funding.limit.to_string())
         {

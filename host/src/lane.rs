@@ -26,6 +26,9 @@ const CREDENTIAL_BENCH: Duration = Duration::from_secs(60);
 /// Requests in a row that a vendor forbids before it is the credential, and not the requests.
 const FORBIDDEN_MAX: u32 = 5;
 
+/// How long a target rests that has taken more than it was allowed.
+const OVERRUN_BENCH: Duration = Duration::from_secs(600);
+
 /// A vendor's wish to be left alone is heard up to here.
 const THROTTLED_BENCH_MAX: Duration = Duration::from_secs(3600);
 
@@ -57,7 +60,16 @@ pub(crate) struct Lane {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bench {
     pub(crate) until: Instant,
-    pub(crate) class: FaultClass,
+    pub(crate) why: Why,
+}
+
+/// Why a target rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    Throttled,
+    Credential,
+    /// It has cost more than the limit that it was sent allows.
+    OverLimit,
 }
 
 /// Leave for one attempt; what is not settled says nothing about the vendor.
@@ -113,7 +125,7 @@ impl Lanes {
     /// Another credential is there: what rests for want of a good one may be asked again.
     pub(crate) fn has_new_credential(&self) {
         for lane in lock(&self.by_model).values() {
-            lock(&lane.bench).take_if(|bench| bench.class == FaultClass::Credential);
+            lock(&lane.bench).take_if(|bench| bench.why == Why::Credential);
         }
     }
 
@@ -194,17 +206,26 @@ impl Lane {
     /// Lets the lane rest after a fault that is no failure of the vendor's; of two wishes the longer
     /// one counts.
     pub(crate) fn rest(&self, class: FaultClass, retry_after: Option<Duration>, now: Instant) {
-        let rest = match class {
-            FaultClass::Throttled => retry_after.unwrap_or_default().min(THROTTLED_BENCH_MAX),
-            FaultClass::Credential => CREDENTIAL_BENCH,
-            FaultClass::Caller | FaultClass::Policy | FaultClass::Provider | FaultClass::Plugin => return,
-        };
+        let wish = retry_after.unwrap_or_default().min(THROTTLED_BENCH_MAX);
+        match class {
+            FaultClass::Throttled => self.rest_for(wish, Why::Throttled, now),
+            FaultClass::Credential => self.rest_for(CREDENTIAL_BENCH, Why::Credential, now),
+            FaultClass::Caller | FaultClass::Policy | FaultClass::Provider | FaultClass::Plugin => {}
+        }
+    }
+
+    /// Lets the lane rest after it has taken more than was held for it.
+    pub(crate) fn overran(&self, now: Instant) {
+        self.rest_for(OVERRUN_BENCH, Why::OverLimit, now);
+    }
+
+    fn rest_for(&self, rest: Duration, why: Why, now: Instant) {
         let (until, mut bench) = (now + rest, lock(&self.bench));
         if rest.is_zero() || bench.is_some_and(|bench| bench.until >= until) {
             return;
         }
-        if bench.replace(Bench { until, class }).is_none_or(|before| before.until <= now) {
-            let (upstream, model, reason) = (&self.upstream, &self.model, class.name());
+        if bench.replace(Bench { until, why }).is_none_or(|before| before.until <= now) {
+            let (upstream, model, reason) = (&self.upstream, &self.model, why.name());
             tracing::warn!(upstream, model, reason, ?rest, "rests; others are asked first");
         }
     }
@@ -213,6 +234,17 @@ impl Lane {
         let ticket = lock(&self.breaker).ask(now)?;
         self.asked_s.store(now.saturating_duration_since(self.made).as_secs(), Ordering::Relaxed);
         Some(Pass { lane: Arc::clone(self), ticket: Some(ticket) })
+    }
+}
+
+impl Why {
+    /// As the operator sees it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Why::Throttled => FaultClass::Throttled.name(),
+            Why::Credential => FaultClass::Credential.name(),
+            Why::OverLimit => "over_limit",
+        }
     }
 }
 

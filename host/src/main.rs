@@ -23,6 +23,7 @@ mod key_book;
 mod lane;
 mod ledger_pages;
 mod measures;
+mod metering;
 mod metrics;
 mod models;
 mod money;

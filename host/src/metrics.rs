@@ -110,7 +110,11 @@ fn register_spending(registry: &mut Registry, money: &Money) {
         settled.nanos(),
     );
     gauge("spending_overrun_nanodollars", "What they have cost beyond what was held", overrun.nanos());
-    gauge("spending_disputed", "Attempts whose vendor reported less than it delivered", disputed);
+    gauge(
+        "spending_disputed",
+        "Attempts for which less usage was reported than the gateway has seen",
+        disputed,
+    );
     gauge("ledger_waiting", "Calls that the store does not have yet", waiting as u64);
     gauge("ledger_trouble", "1 while the ledger cannot be written", trouble.is_some().into());
 }

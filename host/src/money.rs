@@ -30,9 +30,17 @@ pub(crate) struct Money {
     pub(crate) spending: Arc<Spending>,
     /// Paid answers that nobody waits for.
     pub(crate) drains: Drains,
-    /// Attempts whose vendor reported less than it delivered.
+    /// Attempts for which less usage was reported than was seen.
     pub(crate) disputed: AtomicU64,
     clock: Mutex<Clock>,
+}
+
+/// What both clocks of the machine show at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    wall: UnixSeconds,
+    /// Since the machine was started; goes on while it sleeps.
+    mono: Duration,
 }
 
 /// What an attempt draws on.
@@ -50,12 +58,12 @@ impl Money {
     /// # Errors
     ///
     /// [`RecoveryError`].
-    pub(crate) fn open(folder: &Path) -> Result<Money, RecoveryError> {
+    pub(crate) fn open(folder: &Path, at: Moment) -> Result<Money, RecoveryError> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let (spending, found) = Spending::open(folder, boot.trim(), unix_ms())?;
         say(&found);
         let anchor = found.clock_s.map(UnixSeconds::new);
-        let (clock, start) = Clock::start(anchor, wall(), monotonic());
+        let (clock, start) = Clock::start(anchor, at.wall, at.mono);
         say_start(start);
         Ok(Money {
             spending,
@@ -65,9 +73,9 @@ impl Money {
         })
     }
 
-    fn now(&self) -> UnixSeconds {
+    fn time(&self, at: Moment) -> UnixSeconds {
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let reading = clock.read(wall(), monotonic());
+        let reading = clock.read(at.wall, at.mono);
         if let Some(step) = reading.step {
             tracing::error!(%step, "budgets go on by the time that has passed");
         }
@@ -75,7 +83,7 @@ impl Money {
         reading.now
     }
 
-    /// The accounts of these budgets that an attempt of this caller draws on.
+    /// The accounts of these budgets that an attempt of this caller draws on, if it begins now.
     ///
     /// # Errors
     ///
@@ -86,12 +94,13 @@ impl Money {
         caller: &Caller,
         model: &str,
         upstream: &str,
+        at: Moment,
     ) -> Result<Draws, Refusal> {
         let mut draws = Draws { accounts: Accounts::new(), enforces: false, wants_price: false };
         if budgets.is_empty() && caller.budgets().is_empty() {
             return Ok(draws);
         }
-        let now = self.now();
+        let now = self.time(at);
         for budget in budgets {
             let scope: Arc<str> = match budget.per {
                 Per::Key => Arc::clone(&caller.key),
@@ -142,8 +151,15 @@ impl Money {
     }
 
     /// Seconds until a window ends.
-    pub(crate) fn until(&self, resets_s: i64) -> u64 {
-        u64::try_from(resets_s - self.now().get()).unwrap_or(0)
+    pub(crate) fn until(&self, resets_s: i64, at: Moment) -> u64 {
+        u64::try_from(resets_s - self.time(at).get()).unwrap_or(0)
+    }
+}
+
+impl Moment {
+    pub(crate) fn now() -> Moment {
+        let wall = UnixSeconds::new(i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX));
+        Moment { wall, mono: monotonic() }
     }
 }
 
@@ -207,13 +223,12 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn wall() -> UnixSeconds {
-    UnixSeconds::new(i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX))
-}
-
 /// Time that goes on while the machine sleeps.
 fn monotonic() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests;

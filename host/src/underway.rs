@@ -8,9 +8,10 @@ use sluice_core::settle::End;
 use sluice_core::stats::{InFlight, TargetStats};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::charge::{Charge, Metered};
+use crate::charge::{Charge, Cost};
 use crate::fault::{FaultKind, Timer};
 use crate::lane::{Lane, Pass};
+use crate::metering::Metered;
 
 /// An attempt whose end is to be told: to statistics, the breaker and the counters. Once; dropped
 /// before, the client has left.
@@ -92,7 +93,7 @@ impl Underway {
         if !self.tell() {
             return;
         }
-        self.charge.iter_mut().for_each(|charge| charge.end(End::Whole, "good", true));
+        self.settle(End::Whole, "good", true);
         let total = self.sent.elapsed();
         let first = self.first.unwrap_or(total);
         self.inflight.stats().succeeded(micros(first), micros(total));
@@ -115,7 +116,10 @@ impl Underway {
         let content = self.first.is_some();
         let end = if content { End::Broken } else { fault.end() };
         // After content no other target is asked.
-        self.charge.iter_mut().for_each(|charge| charge.end(end, code, content));
+        self.settle(end, code, content);
+        if *fault == FaultKind::OverLimit {
+            self.lane().overran(std::time::Instant::now());
+        }
         // Late by others' fault is no mark against it for policies either.
         if *fault != FaultKind::Timeout(Timer::Remainder) {
             self.inflight.stats().failed();
@@ -144,6 +148,14 @@ impl Underway {
         self.told
     }
 
+    /// A vendor that takes more than it was allowed rests.
+    fn settle(&mut self, end: End, outcome: &'static str, last: bool) {
+        let cost = self.charge.as_mut().map(|charge| charge.end(end, outcome, last));
+        if cost == Some(Cost::Beyond) {
+            self.lane().overran(std::time::Instant::now());
+        }
+    }
+
     fn tell(&mut self) -> bool {
         !std::mem::replace(&mut self.told, true)
     }
@@ -152,7 +164,7 @@ impl Underway {
 impl Drop for Underway {
     fn drop(&mut self) {
         if self.tell() {
-            self.charge.iter_mut().for_each(|charge| charge.end(End::Broken, "client_left", true));
+            self.settle(End::Broken, "client_left", true);
             self.pass.lane().measures.left();
             tracing::debug!(request = self.request_id, "the client left");
         }

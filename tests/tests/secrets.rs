@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+use std::path::Path;
+
 use serde_json::json;
 use sluice_simulate::{Row, Simulator};
 use sluice_tests::gateway::{client, question, send};
@@ -11,6 +13,9 @@ use sluice_tests::{Answer, Gateway, Options, command, workspace};
 
 /// The operator's, for the vendor alone.
 const VENDOR_KEY: &str = "sk-vendor-canary-7Gq2vX9tLmB4";
+
+/// The operator's own.
+const ADMIN_KEY: &str = "admin-canary-Zx31uQ8eRw5";
 
 /// The client's own, which are for nobody behind the gateway.
 const CLIENT_KEYS: [(&str, &str); 6] = [
@@ -65,7 +70,7 @@ fn all_secrets() -> impl Iterator<Item = &'static str> {
 }
 
 #[track_caller]
-fn assert_clean(what: &str, bytes: &[u8], secrets: impl Iterator<Item = &'static str>) {
+fn assert_clean<'s>(what: &str, bytes: &[u8], secrets: impl Iterator<Item = &'s str>) {
     for secret in secrets {
         assert_eq!(found(bytes, secret), None, "{secret} is in {what}");
     }
@@ -272,4 +277,126 @@ fn check_and_dot_env_do_not_print_a_secret() {
     assert_eq!(run.code, Some(64), "{run:?}");
     assert!(run.stderr.contains(".env:2"), "{run:?}");
     assert_clean("what is printed", run.printed().as_bytes(), [VENDOR_KEY].into_iter());
+}
+
+/// All that a run leaves behind: its log at its most detailed, its pages, its errors, and every file of
+/// its data, while a call is under way and afterwards.
+#[tokio::test]
+async fn no_secret_of_a_run_is_in_what_it_leaves_behind() {
+    let simulator = Simulator::start("127.0.0.1:0").await.unwrap();
+    let price = "price = { input = \"1\", output = \"1\" }, max_output = 1000";
+    let config = config(&simulator)
+        .replace("upstream = \"openai\",", &format!("upstream = \"openai\", {price},"))
+        + "[keys]\nrequired = true\n[admin]\nkey = \"env:ADMIN_KEY\"\n[[budgets]]\nname = \"all-of-it\"\nper = \"run\"\ncap_usd = \"1\"\nwindow = \"day\"\n";
+    let variables = [("VENDOR_KEY", VENDOR_KEY), ("ADMIN_KEY", ADMIN_KEY), ("SLUICE_LOG", EVERYTHING)];
+    let gateway = Gateway::start(&config, &Options::with(&variables));
+    let admin = async |path: &str, body: serde_json::Value| {
+        send(gateway.client().post(gateway.url(path)).bearer_auth(ADMIN_KEY).body(body.to_string())).await
+    };
+    let text = |answer: &Answer| answer.json()["key"].as_str().unwrap().to_owned();
+    let made =
+        admin("/admin/v1/keys", json!({"name": "app", "budgets": [{"cap": "1", "window": "day"}]})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let first = text(&made);
+    let second = text(&admin(&format!("/admin/v1/keys/{id}/rotate"), json!({"grace": "1h"})).await);
+    // One that is nobody's, with the id of one that is.
+    let wrong = format!("sk-sluice-{id}-{}", "Wr0ngCanary".repeat(4).split_at(43).0);
+    let keys = [first.as_str(), second.as_str(), wrong.as_str()];
+    let secrets: Vec<&str> =
+        keys.iter().map(|key| key.rsplit('-').next().unwrap()).chain([VENDOR_KEY, ADMIN_KEY]).collect();
+    let mut said = Vec::new();
+    for key in keys {
+        for (model, stream) in [("plain", false), ("plain", true), ("hostile/send", false), ("nobody", false)]
+        {
+            said.extend(left_by(&gateway, key, model, stream).await);
+        }
+    }
+    for fault in [
+        json!({"kind": "status", "status": 401, "body": VENDOR_KEY}),
+        json!({"kind": "reset", "at": "headers"}),
+    ] {
+        simulator.direct("a", serde_json::from_value(json!({"faults": [fault]})).unwrap());
+        said.extend(left_by(&gateway, &first, "plain", false).await);
+    }
+    for path in [
+        "/metrics",
+        "/ready",
+        "/admin/v1/keys",
+        "/admin/v1/audit",
+        "/admin/v1/usage?by=key,run",
+        "/admin/v1/budgets",
+        "/admin/v1/plugins",
+        "/admin/v1/breakers",
+    ] {
+        for key in [ADMIN_KEY, &first, &wrong] {
+            let page = send(gateway.client().get(gateway.url(path)).bearer_auth(key)).await;
+            assert_eq!(page.status == 200, key == ADMIN_KEY || path == "/ready", "{path}: {page:?}");
+            said.extend(bytes(&page));
+        }
+    }
+    let all = || secrets.iter().copied();
+    assert_clean("what is answered", &said, all());
+    assert!(found(&said, "sluice_spending_held_nanodollars").is_some(), "the control: the pages are in it");
+
+    // A call under way: what is held for it is in the journal.
+    simulator.direct("a", serde_json::from_value(json!({"faults": [{"kind": "wait"}]})).unwrap());
+    let seen = simulator.books().rows.len();
+    let asking = tokio::spawn(
+        request(&gateway, &first, "plain", false).header("x-sluice-run", "run-marker-Tc46").send(),
+    );
+    simulator.books_when(sluice_simulate::Goal::Arrived(seen + 1)).await;
+    let data = gateway.folder().join("data");
+    let held = files(&data);
+    assert!(found(&held, "openai/m").is_some(), "the control: the attempt is in the journal");
+    simulator.direct("a", serde_json::from_value(json!({})).unwrap());
+    assert_eq!(asking.await.unwrap().unwrap().status(), 200);
+    let log = gateway.log();
+    let folder = gateway.ended_in_order();
+    let ended = files(&folder.path().join("data"));
+    assert!(
+        found(&ended, "run-marker-Tc46").is_some() && found(&ended, &id).is_some(),
+        "the control: its row is there"
+    );
+    assert!(log.contains("TRACE") && log.contains("invalid_api_key"), "the control: a detailed log");
+    for (what, bytes) in
+        [("the log", log.as_bytes()), ("the data", &held), ("what is left of the data", &ended)]
+    {
+        assert_clean(what, bytes, all());
+    }
+}
+
+fn request(gateway: &Gateway, key: &str, model: &str, stream: bool) -> reqwest::RequestBuilder {
+    gateway.chat_request(question(model, stream).to_string()).bearer_auth(key)
+}
+
+/// What is answered to a caller who shows a key in each place that there is for one, and in one that is none.
+async fn left_by(gateway: &Gateway, key: &str, model: &str, stream: bool) -> Vec<u8> {
+    let shown = [
+        request(gateway, key, model, stream).header("x-sluice-run", "run-1"),
+        gateway
+            .chat_request(question(model, stream).to_string())
+            .header("x-api-key", key)
+            .header("x-sluice-run", "run-1"),
+        gateway
+            .client()
+            .post(gateway.url(&format!("/v1/chat/completions?api_key={key}")))
+            .body(question(model, stream).to_string()),
+    ];
+    let mut said = Vec::new();
+    for request in shown {
+        said.extend(bytes(&send(request).await));
+    }
+    said
+}
+
+/// All files of a folder, one behind the other.
+fn files(folder: &Path) -> Vec<u8> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        // A file may go while others are read.
+        all.extend(if path.is_dir() { files(&path) } else { std::fs::read(&path).unwrap_or_default() });
+    }
+    all
 }

@@ -116,14 +116,15 @@ impl Books {
     ) -> Result<(), Short> {
         for id in accounts {
             let account = self.accounts.get(id).ok_or(Short::Lease(*id))?;
-            if account.mode == Mode::Shadow || amount <= account.free() {
+            // A lease may be from before the cap was lowered.
+            let fits = amount <= account.free() && amount <= account.unspent().saturating_sub(account.held);
+            if account.mode == Mode::Shadow || fits {
                 continue;
             }
             if !asked {
                 return Err(Short::Lease(*id));
             }
-            let unspent = account.cap.saturating_sub(account.spent).saturating_sub(account.unstored);
-            return Err(if amount <= unspent { Short::Held(*id) } else { Short::Exhausted(*id) });
+            return Err(if amount <= account.unspent() { Short::Held(*id) } else { Short::Exhausted(*id) });
         }
         for id in accounts {
             if let Some(account) = self.accounts.get_mut(id) {
@@ -133,6 +134,14 @@ impl Books {
             }
         }
         Ok(())
+    }
+
+    /// The rules of an account's budget, as who is about to hold on it knows them: an edit counts from
+    /// its first call on, whatever was leased before.
+    pub fn govern(&mut self, id: AccountId, mode: Mode, cap: NanoUsd) {
+        if let Some(account) = self.accounts.get_mut(&id) {
+            (account.mode, account.cap) = (mode, cap);
+        }
     }
 
     /// Ends a hold: `charge` is what the attempt cost; nothing, where nothing was sent. Once for each
@@ -251,8 +260,13 @@ impl Account {
         self.lease.saturating_sub(self.held)
     }
 
+    /// Of the cap, with what is held.
+    fn unspent(&self) -> NanoUsd {
+        self.cap.saturating_sub(self.spent).saturating_sub(self.unstored)
+    }
+
     fn left(&self) -> NanoUsd {
-        self.free().saturating_add(self.headroom)
+        self.free().saturating_add(self.headroom).min(self.unspent().saturating_sub(self.held))
     }
 }
 

@@ -5,6 +5,7 @@
 //! vendor bills at the least. Both are to be held together: the usage of a stream that was cut may
 //! be of an earlier moment than its last text.
 
+mod overheard;
 mod said;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::price::Usage;
+pub use overheard::Overheard;
 use said::Said;
 
 /// Bytes of text that are one token at the least: 8.

@@ -1,7 +1,8 @@
 //! What an attempt that money was held for is charged.
 //!
-//! The vendor's own usage counts, but never less than what the host has seen delivered. Where nothing
-//! was said, nobody knows better than the worst case.
+//! The vendor's own usage counts, as far as an adapter passes it on; but never less than what the host
+//! itself has seen delivered, or has read in the vendor's own words. Where nothing was said, nobody
+//! knows better than the worst case.
 
 use crate::money::NanoUsd;
 use crate::price::{Price, Usage};
@@ -25,10 +26,19 @@ pub enum Basis {
     Nothing,
     /// The vendor's usage.
     Usage,
-    /// The host's own count: the vendor's usage was less.
+    /// The host's own count: the usage was less.
     Floor,
     /// All that was held.
     Hold,
+}
+
+/// Tokens that were used at the least, whatever the usage says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Floor {
+    /// Of input, whatever its class.
+    pub input: u64,
+    /// Of output, reasoning among it.
+    pub output: u64,
 }
 
 /// A charge and its reason.
@@ -38,24 +48,36 @@ pub struct Charge {
     pub amount: NanoUsd,
     /// What it goes by.
     pub basis: Basis,
-    /// The vendor's usage was less than what it delivered.
+    /// The usage was less than the host's own count.
     pub disputed: bool,
 }
 
-/// Decides. `usage`: the vendor's; `floor`: tokens of output that the host has seen, at least.
-pub fn settle(price: &Price, held: NanoUsd, end: End, usage: Option<&Usage>, floor: u64) -> Charge {
-    if end == End::Unserved && usage.is_none() {
+/// Decides. `usage`: the vendor's, or what an adapter makes of it; `floor`: what the host has seen.
+pub fn settle(price: &Price, held: NanoUsd, end: End, usage: Option<&Usage>, floor: Floor) -> Charge {
+    if end == End::Unserved && usage.is_none() && floor == Floor::default() {
         return Charge { amount: NanoUsd::ZERO, basis: Basis::Nothing, disputed: false };
     }
     let said = usage.copied().unwrap_or_default();
-    let missing = floor.saturating_sub(said.output_tokens());
-    let counted = Usage { output: said.output.saturating_add(missing), ..said };
+    let missing = Floor {
+        input: floor.input.saturating_sub(said.input_tokens()),
+        output: floor.output.saturating_sub(said.output_tokens()),
+    };
+    let counted = Usage {
+        input: said.input.saturating_add(missing.input),
+        output: said.output.saturating_add(missing.output),
+        ..said
+    };
     // What cannot be priced costs what was held at least.
     let cost = price.cost(&counted);
-    let known = usage.is_some() && end != End::Broken;
+    let known = match end {
+        // It would not serve, and yet has said what it used.
+        End::Unserved => true,
+        End::Whole => usage.is_some(),
+        End::Broken => false,
+    };
     match cost {
         Ok(amount) if known => {
-            let disputed = missing > 0;
+            let disputed = missing != Floor::default();
             Charge { amount, basis: if disputed { Basis::Floor } else { Basis::Usage }, disputed }
         }
         // A running total is less than the truth; an overrun is not.
@@ -95,7 +117,8 @@ mod tests {
 
     #[test]
     fn each_end_has_its_rule() {
-        let settle = |end, usage: Option<Usage>, floor| {
+        let settle = |end, usage: Option<Usage>, output| {
+            let floor = Floor { input: 0, output };
             let charge = settle(&price(), HELD, end, usage.as_ref(), floor);
             (charge.amount.nanos(), charge.basis, charge.disputed)
         };
@@ -117,22 +140,43 @@ mod tests {
         }
     }
 
+    /// An adapter says less than the vendor has said, or that there was no answer at all.
+    #[test]
+    fn what_the_vendor_itself_has_said_counts_whatever_the_adapter_says() {
+        let floor = Floor { input: 10, output: 20 };
+        let settle = |end, usage: Option<Usage>| {
+            let charge = settle(&price(), HELD, end, usage.as_ref(), floor);
+            (charge.amount.nanos(), charge.basis, charge.disputed)
+        };
+        assert_eq!(settle(End::Whole, Some(usage(1, 1))), (50, Basis::Floor, true));
+        assert_eq!(settle(End::Whole, Some(usage(1, 20))), (50, Basis::Floor, true));
+        assert_eq!(settle(End::Unserved, None), (50, Basis::Floor, true));
+        assert_eq!(settle(End::Whole, None), (1000, Basis::Hold, false));
+        let cached = Usage { cached_input: 9, reasoning: 19, ..usage(1, 1) };
+        assert_eq!(settle(End::Whole, Some(cached)), (50, Basis::Usage, false), "in whatever classes");
+    }
+
     #[test]
     fn paid_calls_without_a_price_cost_what_was_held() {
         let searched = Usage { calls: 1, ..usage(1, 1) };
-        let charge = settle(&price(), HELD, End::Whole, Some(&searched), 0);
+        let charge = settle(&price(), HELD, End::Whole, Some(&searched), Floor::default());
         assert_eq!((charge.amount, charge.basis), (HELD, Basis::Hold));
     }
 
     proptest! {
-        /// Nobody pays less than what was delivered, and an attempt that was served is never free.
+        /// Nobody pays less than what the host has seen, and an attempt that was served is never free.
         #[test]
-        fn what_was_delivered_is_paid(input in 0_u64..100, output in 0_u64..600, floor in 0_u64..600, whole: bool) {
-            let end = if whole { End::Whole } else { End::Broken };
-            let charge = settle(&price(), HELD, end, Some(&usage(input, output)), floor);
-            let truth = price().cost(&usage(input, output.max(floor))).unwrap();
-            prop_assert!(charge.amount >= truth.min(HELD));
-            prop_assert!(end == End::Broken || charge.amount == truth);
+        fn what_was_seen_is_paid(
+            said in prop::option::of((0_u64..600, 0_u64..600)), input in 0_u64..600, output in 0_u64..600,
+            end in prop::sample::select(vec![End::Unserved, End::Whole, End::Broken]),
+        ) {
+            let said = said.map(|(input, output)| usage(input, output));
+            let charge = settle(&price(), HELD, end, said.as_ref(), Floor { input, output });
+            let said = said.unwrap_or_default();
+            let truth = price().cost(&usage(said.input.max(input), said.output.max(output))).unwrap();
+            prop_assert!(charge.amount >= truth);
+            prop_assert!(charge.basis == Basis::Hold || charge.amount == truth);
+            prop_assert!(end == End::Unserved || charge.basis != Basis::Nothing);
         }
     }
 }

@@ -183,7 +183,9 @@ impl Spending {
         }
         let mut accounts = Accounts::new();
         for one in drawn {
-            accounts.push(*inner.known.get(&one.key).ok_or(Tried::AskStore)?);
+            let id = *inner.known.get(&one.key).ok_or(Tried::AskStore)?;
+            inner.books.govern(id, one.budget.mode, one.budget.cap);
+            accounts.push(id);
         }
         accounts.sort_unstable();
         // Whoever names one twice has one call on it.

@@ -34,6 +34,8 @@ pub(crate) struct Answer {
     /// What it says about its cost; None is nothing at all.
     pub(crate) usage: Option<Usage>,
     billed: Billed,
+    /// Of the choices that are made and not shown.
+    billed_unseen: u64,
 }
 
 pub(crate) enum Part {
@@ -83,8 +85,8 @@ impl Answer {
             input: ask.prompt_tokens,
             cached_input: script.usage.cached_input.into(),
             cache_write: script.usage.cache_write.into(),
-            output: (seen + hidden_tokens) * ask.choices,
-            reasoning: (thought_words(&parts) + hidden_tokens) * ask.choices,
+            output: (seen + hidden_tokens) * ask.choices_made,
+            reasoning: (thought_words(&parts) + hidden_tokens) * ask.choices_made,
         };
         Answer {
             stamp,
@@ -99,12 +101,18 @@ impl Answer {
                 Told::Ones => Some(Usage::ONES),
             },
             billed: Billed { prompt_tokens: usage.prompt(), completion_tokens: usage.output },
+            billed_unseen: (seen + hidden_tokens) * (ask.choices_made - ask.choices),
         }
     }
 
     /// What it costs, whatever its usage says.
     pub(crate) fn billed(&self) -> Billed {
         self.billed
+    }
+
+    /// What of it is billed before a stream's first word.
+    pub(crate) fn billed_unseen(&self) -> Billed {
+        Billed { completion_tokens: self.billed_unseen, ..self.billed }
     }
 
     pub(crate) fn calls(&self) -> bool {

@@ -8,6 +8,9 @@ use crate::refusal::Refusal;
 /// takes for an image of low detail.
 pub(crate) const PICTURE_TOKENS: u64 = 85;
 
+/// Tokens of a file that the vendor has stored: 5,000, whatever it is called.
+pub(crate) const FILE_TOKENS: u64 = 5_000;
+
 /// A request that the vendor will answer.
 #[derive(Debug)]
 pub(crate) struct Ask {
@@ -15,10 +18,13 @@ pub(crate) struct Ask {
     pub(crate) delivery: Delivery,
     /// How many answers; 1 where the wire has no such thing.
     pub(crate) choices: u64,
+    /// How many are made and billed, of which the others are not shown.
+    pub(crate) choices_made: u64,
     pub(crate) completion_tokens_max: Option<u64>,
     /// The answer ends before any of these.
     pub(crate) stop_sequences: Vec<String>,
-    /// Words in all texts of all messages, and [`PICTURE_TOKENS`] for each image.
+    /// Words in all texts of all messages, [`PICTURE_TOKENS`] for each image, and [`FILE_TOKENS`] for
+    /// each file.
     pub(crate) prompt_tokens: u64,
     /// Empty if no user spoke.
     pub(crate) last_user_text: String,

@@ -107,9 +107,13 @@ impl Delivery<'_> {
             }
             Fault::Empty { times: _ } => self.respond(plan.emptied(), Portions::Usual, spoilt),
             Fault::Cut { events, times: _ } => self.respond(plan.cut_short(events), Portions::Usual, spoilt),
+            Fault::IgnoreLimit { ms: ms @ 1.., .. } => {
+                self.respond(plan, Portions::Drips(Duration::from_millis(ms.into())), complete)
+            }
             // What these change was said differently in the first place.
             Fault::Unstreamed { .. }
             | Fault::NoUsage { .. }
+            | Fault::Wait { .. }
             | Fault::WrongUsage { .. }
             | Fault::IgnoreLimit { .. }
             | Fault::HugeFrame { .. } => self.respond(plan, Portions::Usual, complete),

@@ -33,6 +33,11 @@ pub enum Fault {
         #[serde(default = "once")]
         times: u32,
     },
+    /// Waits until the vendor gets another script, then answers normally.
+    Wait {
+        #[serde(default = "once")]
+        times: u32,
+    },
     /// Says nothing from that moment on, until the client leaves.
     Hang {
         at: Moment,
@@ -93,10 +98,12 @@ pub enum Fault {
         #[serde(default = "once")]
         times: u32,
     },
-    /// Says so many words, whatever the limit.
+    /// Says so many words, whatever the limit; waits before each event, if it is told to.
     IgnoreLimit {
         #[serde(deserialize_with = "at_most::<WORDS_MAX, _>")]
         words: u32,
+        #[serde(default)]
+        ms: u32,
         #[serde(default = "once")]
         times: u32,
     },
@@ -144,6 +151,7 @@ pub enum Moment {
 pub enum FaultKind {
     Status,
     Delay,
+    Wait,
     Hang,
     Reset,
     Split,
@@ -168,6 +176,7 @@ impl Fault {
         match self {
             Fault::Status { .. } => FaultKind::Status,
             Fault::Delay { .. } => FaultKind::Delay,
+            Fault::Wait { .. } => FaultKind::Wait,
             Fault::Hang { .. } => FaultKind::Hang,
             Fault::Reset { .. } => FaultKind::Reset,
             Fault::Split { .. } => FaultKind::Split,
@@ -189,6 +198,7 @@ impl Fault {
         match self {
             Fault::Status { times, .. }
             | Fault::Delay { times, .. }
+            | Fault::Wait { times }
             | Fault::Hang { times, .. }
             | Fault::Reset { times, .. }
             | Fault::Split { times, .. }
@@ -212,6 +222,7 @@ impl fmt::Display for FaultKind {
         formatter.write_str(match self {
             FaultKind::Status => "status",
             FaultKind::Delay => "delay",
+            FaultKind::Wait => "wait",
             FaultKind::Hang => "hang",
             FaultKind::Reset => "reset",
             FaultKind::Split => "split",

@@ -36,6 +36,7 @@ impl From<&Fault> for Lapse {
             Fault::Unstreamed { .. } => Lapse { unstreamed: true, ..none },
             Fault::Status { .. }
             | Fault::Delay { .. }
+            | Fault::Wait { .. }
             | Fault::Hang { .. }
             | Fault::Reset { .. }
             | Fault::Split { .. }

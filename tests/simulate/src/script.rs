@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::{NonZeroU16, NonZeroUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
 
 use crate::chaos::Chaos;
 use crate::fault::Fault;
@@ -75,7 +77,10 @@ pub enum Newline {
 
 /// The scripts of all vendors in this process.
 #[derive(Default)]
-pub(crate) struct Scripts(Mutex<HashMap<String, Directed>>);
+pub(crate) struct Scripts {
+    by_vendor: Mutex<HashMap<String, Directed>>,
+    changed: watch::Sender<()>,
+}
 
 /// There are as many scripted vendors as there may be.
 #[derive(Debug)]
@@ -94,27 +99,40 @@ struct Directed {
 impl Scripts {
     /// Replaces the vendor's script, faults that were left over included.
     pub(crate) fn set(&self, vendor: &str, script: Script) -> Result<(), TooManyVendors> {
-        let mut scripts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scripts = self.lock();
         if scripts.len() >= VENDORS_MAX && !scripts.contains_key(vendor) {
             return Err(TooManyVendors);
         }
         let directed = Directed { faults_left: script.faults.clone(), script: Arc::new(script), requests: 0 };
         scripts.insert(vendor.to_owned(), directed);
+        drop(scripts);
+        self.changed.send_replace(());
         Ok(())
     }
 
     pub(crate) fn reset(&self, vendor: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(vendor);
+        self.lock().remove(vendor);
+        self.changed.send_replace(());
+    }
+
+    /// Returns when the vendor has another script than this one.
+    pub(crate) async fn replaced(&self, vendor: &str, script: &Arc<Script>) {
+        let mut changes = self.changed.subscribe();
+        while Arc::ptr_eq(&self.of(vendor), script) {
+            if changes.changed().await.is_err() {
+                return; // the sender is ours: it outlives this borrow
+            }
+        }
     }
 
     pub(crate) fn of(&self, vendor: &str) -> Arc<Script> {
-        let scripts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let scripts = self.lock();
         scripts.get(vendor).map(|directed| Arc::clone(&directed.script)).unwrap_or_default()
     }
 
     /// Takes one turn of the vendor's next fault, or draws one if there is none left.
     pub(crate) fn next_fault(&self, vendor: &str) -> Option<Fault> {
-        let mut scripts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scripts = self.lock();
         let Directed { script, faults_left, requests } = scripts.get_mut(vendor)?;
         *requests += 1;
         let Some(next) = faults_left.front_mut() else {
@@ -127,6 +145,10 @@ impl Scripts {
             times => *times -= 1,
         }
         Some(fault)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Directed>> {
+        self.by_vendor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

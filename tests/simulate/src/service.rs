@@ -14,6 +14,7 @@ use crate::books::{Books, ConnectionEntry, Head};
 use crate::connection::ResetSwitch;
 use crate::control::Control;
 use crate::delivery::Delivery;
+use crate::fault::Fault;
 use crate::lapse::Lapse;
 use crate::refusal::Refusal;
 use crate::script::Scripts;
@@ -102,6 +103,9 @@ impl Service {
             (Endpoint::Answers(_) | Endpoint::Models, _) => (Err(Refusal::wrong_method(method)), None),
             (Endpoint::Unknown, _) => (Err(Refusal::unknown_path(method, head.parts.uri.path())), None),
         };
+        if let Some(Fault::Wait { .. }) = fault {
+            self.scripts.replaced(&head.vendor, &script).await;
+        }
         let delivery = Delivery { wire, style: &script.sse, switch: &self.switch, entry };
         let answer = delivery.send(plan, fault).await;
         Ok(answer.map(Either::Left))

@@ -11,7 +11,6 @@ use crate::books::Entry;
 use crate::lapse::Lapse;
 use crate::plan::Plan;
 use crate::refusal::Refusal;
-use crate::row::Billed;
 use crate::script::Script;
 use crate::wire::Wire;
 
@@ -70,7 +69,7 @@ impl Vendor<'_> {
             }
             Delivery::Stream { usage } => {
                 let plan = Plan::stream(self.wire.events(answer, usage));
-                Plan { billed_first: Billed { completion_tokens: 0, ..answer.billed() }, ..plan }
+                Plan { billed_first: answer.billed_unseen(), ..plan }
             }
         }
     }

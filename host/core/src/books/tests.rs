@@ -294,3 +294,24 @@ fn a_lease_that_rests_goes_back_and_one_in_use_stays() {
     assert!(world.nodes[0].rest(AccountId(0)).is_some(), "something is held on it");
     assert!(world.nodes[0].rest(AccountId(1)).is_none());
 }
+
+/// A budget is edited while some of it is leased.
+#[test]
+fn an_edit_counts_from_its_first_call_on() {
+    let mut world = World::new(&[1000], 1);
+    let account = [AccountId(0)];
+    world.hold(0, &account, usd(100)).unwrap();
+    assert!(world.nodes[0].free(AccountId(0)) >= usd(100), "the next one needs no store");
+    world.store.caps[0] = usd(150);
+    world.nodes[0].govern(AccountId(0), ENFORCED, usd(150));
+    assert_eq!(world.hold(0, &account, usd(60)), Err(Short::Held(AccountId(0))));
+    assert_eq!(world.hold(0, &account, usd(160)), Err(Short::Exhausted(AccountId(0))));
+    assert_eq!(world.nodes[0].rest(AccountId(0)).unwrap().left, usd(50));
+    world.hold(0, &account, usd(50)).unwrap();
+    world.settle(0, |amount| amount);
+    world.nodes[0].govern(AccountId(0), ENFORCED, usd(90));
+    world.store.caps[0] = usd(90);
+    assert_eq!(world.hold(0, &account, usd(1)), Err(Short::Exhausted(AccountId(0))));
+    world.nodes[0].govern(AccountId(0), Mode::Shadow, usd(90));
+    assert_eq!(world.nodes[0].hold(&account, usd(1), false, world.now), Ok(()), "it only counts");
+}

@@ -114,8 +114,9 @@ impl BodyMember {
             "generationConfig" | "generation_config" | "inferenceConfig" | "inference_config"
             | "toolConfig" | "tool_config" | "parameters" | "options" => BodyMember::Settings,
             "extra_body" | "additionalModelRequestFields" => BodyMember::Body,
+            // What is predicted and does not come is input at the price of output.
             "service_tier" | "serviceTier" | "speed" | "inference_geo" | "performanceConfig" | "provider"
-            | "models" | "route" => BodyMember::Rates,
+            | "models" | "route" | "prediction" => BodyMember::Rates,
             "cache_control" => BodyMember::Cache,
             _ if is_setting(name) => BodyMember::Setting,
             _ => BodyMember::of_any_spelling(name),
@@ -303,6 +304,9 @@ pub(super) fn is_clients_tool(kind: &str) -> bool {
 
 /// Whether calls with this tier of service, speed or place are charged at the usual rates, or
 /// below them.
+///
+/// `auto` is what a vendor takes who is told nothing: by the settings of the operator's own account,
+/// at whose rates the operator prices the model. Only what a caller chooses besides is refused.
 pub(super) fn has_usual_rates(choice: &str) -> bool {
     matches!(
         choice,

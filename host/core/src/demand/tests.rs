@@ -158,7 +158,6 @@ fn what_is_stored_elsewhere_is_opaque() {
         json!({"prompt": {"id": "p"}}),
         json!({"container": "c"}),
         json!({"cachedContent": "cachedContents/1"}),
-        json!({"prediction": {"type": "content", "content": "t"}}),
         json!({"image": "data:image/png;base64,"}),
         json!({"images": ["x"]}),
         json!({"audio": "x"}),
@@ -258,6 +257,8 @@ fn output_and_rates_that_are_priced_apart_are_seen() {
         assert_eq!(of(&body).opaque, 0, "{body}");
     }
     for (body, other) in [
+        (json!({"prediction": {"type": "content", "content": "t"}}), true),
+        (json!({"prediction": null}), false),
         (json!({"service_tier": "priority"}), true),
         (json!({"service_tier": "flex"}), false),
         (json!({"service_tier": null}), false),

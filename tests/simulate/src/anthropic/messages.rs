@@ -66,6 +66,7 @@ pub(crate) fn check(members: &Map<String, Value>) -> Result<Ask, Refusal> {
             Some(_) => return Err(refusal("stream: Input should be a valid boolean")),
         },
         choices: 1,
+        choices_made: 1,
         completion_tokens_max: Some(tokens_max),
         stop_sequences: stop_sequences(members.get("stop_sequences"))?,
         prompt_tokens: system_words(members.get("system"))? + turns.iter().map(Turn::tokens).sum::<u64>(),

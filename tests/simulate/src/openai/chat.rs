@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::ask::{Ask, Calling, Delivery, PICTURE_TOKENS, Thinking, Tool};
+use crate::ask::{Ask, Calling, Delivery, FILE_TOKENS, PICTURE_TOKENS, Thinking, Tool};
 use crate::refusal::Refusal;
 use crate::words;
 
@@ -27,6 +27,11 @@ pub(crate) fn check(members: &Map<String, Value>) -> Result<Ask, Refusal> {
     if choices > CHOICES_MAX {
         return Err(Refusal::bad_request(format!("'n' is {choices}, at most {CHOICES_MAX}"), Some("n")));
     }
+    let choices_made = whole_number(members, "best_of")?.unwrap_or(1).max(choices);
+    if choices_made > CHOICES_MAX {
+        let message = format!("'best_of' is {choices_made}, at most {CHOICES_MAX}");
+        return Err(Refusal::bad_request(message, Some("best_of")));
+    }
     let role_of = |message: &Value| message.get("role").and_then(Value::as_str).map(str::to_owned);
     let answers_a_call =
         messages.last().and_then(role_of).is_some_and(|role| role == "tool" || role == "function");
@@ -35,6 +40,7 @@ pub(crate) fn check(members: &Map<String, Value>) -> Result<Ask, Refusal> {
         model: model.to_owned(),
         delivery: delivery(members)?,
         choices,
+        choices_made,
         completion_tokens_max: completion_tokens_max(members)?,
         stop_sequences: Vec::new(),
         prompt_tokens: messages.iter().map(prompt_tokens).sum(),
@@ -68,7 +74,7 @@ fn messages(members: &Map<String, Value>) -> Result<&[Value], Refusal> {
             None | Some(Value::Null | Value::String(_) | Value::Array(_)) => (),
             Some(_) => return refuse(format!("'messages[{index}].content' is not a string or an array")),
         }
-        for image in images(message) {
+        for image in parts(message, "image_url") {
             let url = image.pointer("/image_url/url").and_then(Value::as_str);
             let begins = |start| url.is_some_and(|url| url.starts_with(start));
             if !IMAGE_URL_STARTS.into_iter().any(begins) {
@@ -90,15 +96,16 @@ fn texts(message: &Value) -> Vec<&str> {
     }
 }
 
-/// The parts of a message that are images.
-fn images(message: &Value) -> impl Iterator<Item = &Value> {
+/// The parts of a message that are of this type.
+fn parts<'m>(message: &'m Value, wanted: &'static str) -> impl Iterator<Item = &'m Value> {
     let parts = message.get("content").and_then(Value::as_array).into_iter().flatten();
-    parts.filter(|part| part.get("type").is_some_and(|kind| kind == "image_url"))
+    parts.filter(move |part| part.get("type").is_some_and(|kind| kind == wanted))
 }
 
 fn prompt_tokens(message: &Value) -> u64 {
     let words: u64 = texts(message).into_iter().map(words::count).sum();
-    words + images(message).count() as u64 * PICTURE_TOKENS
+    let count = |wanted| parts(message, wanted).count() as u64;
+    words + count("image_url") * PICTURE_TOKENS + count("file") * FILE_TOKENS
 }
 
 fn delivery(members: &Map<String, Value>) -> Result<Delivery, Refusal> {
