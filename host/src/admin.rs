@@ -70,6 +70,8 @@ enum Name<'a> {
     Audit,
     Usage,
     Budgets,
+    Runs,
+    CloseRun,
     Doubts,
     ResolveDoubt(&'a str),
 }
@@ -110,6 +112,8 @@ impl Admin {
             "/admin/v1/audit" => Name::Audit,
             "/admin/v1/usage" => Name::Usage,
             "/admin/v1/budgets" => Name::Budgets,
+            "/admin/v1/runs" => Name::Runs,
+            "/admin/v1/runs/close" => Name::CloseRun,
             "/admin/v1/in-doubt" => Name::Doubts,
             path => named(path)?,
         };
@@ -148,6 +152,7 @@ impl Page<'_> {
             | Name::CreateKey
             | Name::RevokeKey(_)
             | Name::RotateKey(_)
+            | Name::CloseRun
             | Name::ResolveDoubt(_) => Method::POST,
             Name::Health
             | Name::Ready
@@ -161,6 +166,7 @@ impl Page<'_> {
             | Name::Audit
             | Name::Usage
             | Name::Budgets
+            | Name::Runs
             | Name::Doubts => Method::GET,
         }
     }
@@ -175,13 +181,14 @@ impl Page<'_> {
         let (routes, access) = (&snapshot.routes, &snapshot.config.access);
         let asks = if self.is_for_operators() { auth::admin(access, &head.headers, peer) } else { Ok(()) };
         asks?;
-        let keys = self.admin.kept.as_ref().map(|(_, keys)| keys);
+        let (money, keys) = self.admin.kept.as_ref().map(|(money, keys)| (money, keys)).unzip();
         let caller = match self.name {
             Name::Models | Name::Model(_) => auth::caller(access, keys, &head.headers, peer)?,
             _ => Caller::default(),
         };
-        let desk = || match keys {
-            Some(keys) => Ok(Desk {
+        let desk = || match money.zip(keys) {
+            Some((money, keys)) => Ok(Desk {
+                money,
                 keys,
                 actor: auth::actor(access, &head.headers, peer),
                 scopes: money::scopes(&snapshot.config.budgets),
@@ -229,6 +236,8 @@ impl Page<'_> {
             Name::Audit => desk()?.audit(query).await?,
             Name::Usage => desk()?.usage(query).await?,
             Name::Budgets => desk()?.budgets().await?,
+            Name::Runs => desk()?.runs(query).await?,
+            Name::CloseRun => desk()?.close_run(&text_of(body).await?).await?,
             Name::Doubts => desk()?.doubts().await?,
             Name::ResolveDoubt(id) => desk()?.resolve(id, &text_of(body).await?).await?,
         };

@@ -8,6 +8,7 @@ mod access;
 mod budgets;
 mod catalogue;
 mod environment;
+mod ledger;
 mod limits;
 mod price;
 mod problem;
@@ -30,6 +31,7 @@ use sluice_core::price::Price;
 pub(crate) use access::Access;
 pub(crate) use budgets::{Budget, MissingRun, Per, Unpriced};
 pub(crate) use environment::Environment;
+pub(crate) use ledger::Ledger;
 pub(crate) use limits::Limits;
 pub(crate) use problem::{ConfigError, Place, Problem};
 pub(crate) use secret::Secret;
@@ -49,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) models: Vec<Model>,
     pub(crate) budgets: Arc<[Budget]>,
+    pub(crate) ledger: Ledger,
     /// Files that secrets were read from.
     pub(crate) secret_files: Vec<PathBuf>,
 }

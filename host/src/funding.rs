@@ -111,6 +111,7 @@ impl Purse {
 fn refusal(money: &Money, why: NotHeld) -> Refusal {
     let (refused, exhausted) = match why {
         NotHeld::Store(reason) => return Refusal::Ledger { reason },
+        NotHeld::Run(refused) => return Refusal::Run(refused),
         NotHeld::Held(refused) => (refused, false),
         NotHeld::Exhausted(refused) => (refused, true),
     };

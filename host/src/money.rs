@@ -11,6 +11,7 @@ use sluice_core::money::NanoUsd;
 use sluice_core::window::Window;
 use sluice_ledger::budget::{self, AccountKey, Drawn, Scope, Scopes};
 use sluice_ledger::recovery::{Found, RecoveryError};
+use sluice_ledger::rules::Rules;
 use sluice_ledger::spending::Spending;
 use smallvec::SmallVec;
 
@@ -18,6 +19,7 @@ use crate::caller::Caller;
 use crate::config::{Budget, MissingRun, Per, Unpriced};
 use crate::drained::Drains;
 use crate::refusal::Refusal;
+use crate::snapshot::Current;
 
 /// Of one attempt; few have more.
 pub(crate) type Accounts = SmallVec<[Drawn; 4]>;
@@ -58,6 +60,20 @@ impl Money {
             disputed: AtomicU64::new(0),
             clock: Mutex::new(clock),
         })
+    }
+
+    /// The ledger goes by the configuration of the moment, and time goes on where nobody calls.
+    pub(crate) fn follow(self: &Arc<Money>, current: &Current) {
+        let (money, current) = (Arc::downgrade(self), Arc::clone(current));
+        self.spending.follow(Box::new(move || {
+            if let Some(money) = money.upgrade() {
+                money.now();
+            }
+            let config = Arc::clone(&current.load().config);
+            let runs =
+                config.budgets.iter().filter_map(|budget| Some((budget.rule.name.to_string(), budget.runs?)));
+            Rules { retention_bytes: config.ledger.retention_bytes, runs: runs.collect() }
+        }));
     }
 
     fn now(&self) -> UnixSeconds {

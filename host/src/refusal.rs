@@ -1,6 +1,11 @@
 //! The only place that turns a fault into HTTP: a status, a code and a sentence that say
 //! what to do and leak nothing.
 
+mod budget;
+
+pub(crate) use budget::BudgetRefusal;
+use budget::run_message;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +16,7 @@ use serde_json::json;
 use sluice_core::bound::Unbounded;
 use sluice_core::fault::FaultClass;
 use sluice_core::json::{Duplicate, ScanError, SpliceError};
-use sluice_core::money::NanoUsd;
+use sluice_ledger::runs::RunRefused;
 
 use crate::fault::{Fault, FaultKind, Said};
 use crate::lane::Lane;
@@ -90,6 +95,8 @@ pub(crate) enum Refusal {
     Unbounded(Unbounded),
     /// An account does not have what it may cost.
     Budget(Box<BudgetRefusal>),
+    /// The run has ended, or is one too many.
+    Run(Box<RunRefused>),
     /// A client's key that does not work, and why.
     Key {
         wrong: &'static str,
@@ -114,20 +121,6 @@ pub(crate) enum Refusal {
     Ledger {
         reason: &'static str,
     },
-}
-
-/// An account that refuses.
-#[derive(Debug)]
-pub(crate) struct BudgetRefusal {
-    /// Nothing comes back before the window ends.
-    pub(crate) exhausted: bool,
-    pub(crate) budget: String,
-    pub(crate) scope: String,
-    pub(crate) left: NanoUsd,
-    pub(crate) held: NanoUsd,
-    pub(crate) wanted: NanoUsd,
-    /// Seconds until a new window begins; none: there is none.
-    pub(crate) resets_in_s: Option<u64>,
 }
 
 /// Status, type, code and the member in question, as OpenAI names them.
@@ -176,7 +169,12 @@ impl Refusal {
         if let Some(seconds) = self.retry_after_s() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Refusal::Budget(_) | Refusal::Unpriced { .. } | Refusal::Unbounded(_) | Refusal::NoRun = self {
+        if let Refusal::Budget(_)
+        | Refusal::Run(_)
+        | Refusal::Unpriced { .. }
+        | Refusal::Unbounded(_)
+        | Refusal::NoRun = self
+        {
             // The SDKs would ask again at once, and be refused again.
             let retry =
                 if matches!(&self, Refusal::Budget(budget) if !budget.exhausted) { "true" } else { "false" };
@@ -262,6 +260,15 @@ impl Refusal {
                     Face { kind: "rate_limit_error", ..client(StatusCode::TOO_MANY_REQUESTS, "budget_held") }
                 }
             },
+            Refusal::Run(refused) => match **refused {
+                RunRefused::Ended { .. } => {
+                    Face { kind: "insufficient_quota", ..client(StatusCode::PAYMENT_REQUIRED, "run_closed") }
+                }
+                RunRefused::TooMany { .. } => Face {
+                    kind: "rate_limit_error",
+                    ..client(StatusCode::TOO_MANY_REQUESTS, "too_many_runs")
+                },
+            },
             Refusal::Key { .. } => {
                 Face { kind: "authentication_error", ..client(StatusCode::UNAUTHORIZED, "invalid_api_key") }
             }
@@ -325,6 +332,7 @@ impl Refusal {
             }
             Refusal::Unbounded(why) => format!("A budget applies, and what this request costs has no bound: {why}."),
             Refusal::Budget(budget) => budget.message(),
+            Refusal::Run(refused) => run_message(refused),
             Refusal::OverRate(over) => over.message(),
             Refusal::Key { wrong } => format!("The API key {wrong}."),
             Refusal::AdminKey { set: true } => "The admin key is missing or wrong: send it as `authorization: Bearer KEY`.".into(),
@@ -335,25 +343,6 @@ impl Refusal {
                 format!("Spending cannot be written down now ({reason}), so nothing new is spent; ask again in a moment.")
             }
             Refusal::Upstream { upstream, fault } => format!("The upstream {upstream} {}.", fault.sentence()),
-        }
-    }
-}
-
-impl BudgetRefusal {
-    fn message(&self) -> String {
-        let BudgetRefusal { budget, scope, left, held, wanted, .. } = self;
-        let whose = if scope.is_empty() { String::new() } else { format!(" of {scope:?}") };
-        let reset = match self.resets_in_s {
-            Some(seconds) => format!(" It starts afresh in {seconds} s."),
-            None => String::new(),
-        };
-        match self.exhausted {
-            true => format!(
-                "The budget {budget:?}{whose} has {left} USD left, and this request may cost {wanted} USD.{reset}"
-            ),
-            false => format!(
-                "The budget {budget:?}{whose} has {left} USD left and {held} USD held by requests under way; this one may cost {wanted} USD. Ask again when they have ended.{reset}"
-            ),
         }
     }
 }

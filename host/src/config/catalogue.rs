@@ -11,8 +11,8 @@ use url::Url;
 
 use super::sections::DEFAULT_POLICY;
 use super::{
-    Access, Config, ConfigError, Environment, Limits, Located, Model, Place, PluginFolder, Secret, Server,
-    Target, TargetModel, Upstream, VendorTimers, timers,
+    Access, Config, ConfigError, Environment, Ledger, Limits, Located, Model, Place, PluginFolder, Secret,
+    Server, Target, TargetModel, Upstream, VendorTimers, timers,
 };
 
 /// Data, not code: what is known about vendors.
@@ -58,6 +58,7 @@ pub(super) fn without_file(environment: &Environment) -> Result<Config, ConfigEr
         upstreams,
         models,
         budgets: Arc::new([]),
+        ledger: Ledger::default(),
         secret_files: Vec::new(),
     })
 }

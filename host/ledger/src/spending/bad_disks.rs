@@ -172,7 +172,7 @@ fn old_calls_make_room_in_a_database_that_is_full() {
     }
     store.connection().execute_batch("PRAGMA max_page_count = 1").unwrap();
     assert!(matches!(add(&mut store, 0), Err(StoreError::Full)));
-    let report = Retention::new(0).step(&mut store, u64::MAX, &|_| None).unwrap();
+    let report = Retention::new(0).step(&mut store, u64::MAX).unwrap();
     assert_eq!(report.calls, 100);
     add(&mut store, crate::rows::DAY_MS).unwrap();
 }
