@@ -251,24 +251,8 @@ impl Refusal {
             Refusal::NoRun => client(StatusCode::BAD_REQUEST, "run_missing"),
             Refusal::Unpriced { .. } => client(StatusCode::PAYMENT_REQUIRED, "unpriced"),
             Refusal::Unbounded(_) => client(StatusCode::PAYMENT_REQUIRED, "unbounded_cost"),
-            Refusal::Budget(budget) => match budget.exhausted {
-                true => Face {
-                    kind: "insufficient_quota",
-                    ..client(StatusCode::PAYMENT_REQUIRED, "budget_exhausted")
-                },
-                false => {
-                    Face { kind: "rate_limit_error", ..client(StatusCode::TOO_MANY_REQUESTS, "budget_held") }
-                }
-            },
-            Refusal::Run(refused) => match **refused {
-                RunRefused::Ended { .. } => {
-                    Face { kind: "insufficient_quota", ..client(StatusCode::PAYMENT_REQUIRED, "run_closed") }
-                }
-                RunRefused::TooMany { .. } => Face {
-                    kind: "rate_limit_error",
-                    ..client(StatusCode::TOO_MANY_REQUESTS, "too_many_runs")
-                },
-            },
+            Refusal::Budget(budget) => budget_face(budget.exhausted),
+            Refusal::Run(refused) => run_face(refused),
             Refusal::Key { .. } => {
                 Face { kind: "authentication_error", ..client(StatusCode::UNAUTHORIZED, "invalid_api_key") }
             }
@@ -345,6 +329,24 @@ impl Refusal {
             Refusal::Upstream { upstream, fault } => format!("The upstream {upstream} {}.", fault.sentence()),
         }
     }
+}
+
+/// What a budget answers: nothing comes back, or something may.
+fn budget_face(exhausted: bool) -> Face {
+    let (status, kind, code) = match exhausted {
+        true => (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", "budget_exhausted"),
+        false => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "budget_held"),
+    };
+    Face { status, kind, code, param: None }
+}
+
+/// Of a run that is not drawn on.
+fn run_face(refused: &RunRefused) -> Face {
+    let (status, kind, code) = match refused {
+        RunRefused::Ended { .. } => (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", "run_closed"),
+        RunRefused::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_runs"),
+    };
+    Face { status, kind, code, param: None }
 }
 
 /// OpenAI's envelope of an error.

@@ -36,7 +36,7 @@ impl BudgetRefusal {
     }
 }
 
-/// What becomes of a run that is not drawn on.
+/// Why a run is not drawn on, and what helps.
 pub(super) fn run_message(refused: &RunRefused) -> String {
     match refused {
         RunRefused::Ended { budget, run, by } => {
