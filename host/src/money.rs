@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sluice_core::books::Mode;
 use sluice_core::clock::{Clock, UnixSeconds};
 use sluice_core::money::NanoUsd;
-use sluice_core::window::Window;
+use sluice_core::window::{Window, Zone};
 use sluice_ledger::budget::{self, AccountKey, Drawn, Scope, Scopes};
 use sluice_ledger::recovery::{Found, RecoveryError};
 use sluice_ledger::rules::Rules;
@@ -124,7 +124,7 @@ impl Money {
             draws.accounts.push(Drawn { budget: Arc::clone(&budget.rule), key, resets_s });
         }
         for own in caller.budgets() {
-            let name: Arc<str> = format!("of the key, {}", window_name(&own.window)).into();
+            let name: Arc<str> = own_name(&own.window).into();
             let budget = budget::Budget { name: Arc::clone(&name), cap: own.cap, mode: Mode::Enforce };
             let span = own.window.span(now);
             let key = AccountKey { budget: name, scope: Arc::clone(&caller.key), start_s: span.start.get() };
@@ -169,7 +169,14 @@ pub(crate) fn scopes(budgets: &[Budget]) -> Scopes {
         };
         Some((budget.rule.name.to_string(), scope))
     };
-    budgets.iter().filter_map(scope).collect()
+    let of_keys = [Window::Day(Zone::default()), Window::Month(Zone::default()), Window::Total];
+    let of_keys = of_keys.iter().map(|window| (own_name(window), Scope::Key));
+    budgets.iter().filter_map(scope).chain(of_keys).collect()
+}
+
+/// The name of a key's own budget.
+fn own_name(window: &Window) -> String {
+    format!("of the key, {}", window_name(window))
 }
 
 fn window_name(window: &Window) -> &'static str {

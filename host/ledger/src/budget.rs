@@ -26,7 +26,7 @@ pub enum Scope {
     Key,
     /// Each team.
     Team,
-    /// Each run.
+    /// Each run of a key: the key's id, a slash, the run, which is empty where a call names none.
     Run,
     /// Each model.
     Model,

@@ -265,7 +265,7 @@ fn settled(
         Scope::All => "''",
         Scope::Key => "key",
         Scope::Team => "team",
-        Scope::Run => "run",
+        Scope::Run => "key || '/' || run",
         Scope::Model => "model",
     };
     let text = format!(

@@ -287,7 +287,10 @@ fn name(row: &mut Row, key: &AccountKey, scopes: &Scopes) {
     match scopes.get(&*key.budget) {
         Some(Scope::Key) => row.key = name,
         Some(Scope::Team) => row.team = name,
-        Some(Scope::Run) => row.run = name,
+        Some(Scope::Run) => {
+            let (of_key, run) = name.split_once('/').unwrap_or(("", &name));
+            (row.key, row.run) = (of_key.into(), run.into());
+        }
         Some(Scope::Model) => row.model = name,
         Some(Scope::All) | None => {}
     }
