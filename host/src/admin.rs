@@ -70,6 +70,8 @@ enum Name<'a> {
     Audit,
     Usage,
     Budgets,
+    Runs,
+    CloseRun,
     Doubts,
     ResolveDoubt(&'a str),
 }
@@ -110,6 +112,8 @@ impl Admin {
             "/admin/v1/audit" => Name::Audit,
             "/admin/v1/usage" => Name::Usage,
             "/admin/v1/budgets" => Name::Budgets,
+            "/admin/v1/runs" => Name::Runs,
+            "/admin/v1/runs/close" => Name::CloseRun,
             "/admin/v1/in-doubt" => Name::Doubts,
             path => named(path)?,
         };
@@ -148,6 +152,7 @@ impl Page<'_> {
             | Name::CreateKey
             | Name::RevokeKey(_)
             | Name::RotateKey(_)
+            | Name::CloseRun
             | Name::ResolveDoubt(_) => Method::POST,
             Name::Health
             | Name::Ready
@@ -161,6 +166,7 @@ impl Page<'_> {
             | Name::Audit
             | Name::Usage
             | Name::Budgets
+            | Name::Runs
             | Name::Doubts => Method::GET,
         }
     }
@@ -176,13 +182,14 @@ impl Page<'_> {
         if self.is_for_operators() {
             auth::admin(access, &head.uri, &head.headers, peer)?;
         }
-        let keys = self.admin.kept.as_ref().map(|(_, keys)| keys);
+        let (money, keys) = self.admin.kept.as_ref().map(|(money, keys)| (money, keys)).unzip();
         let caller = match self.name {
             Name::Models | Name::Model(_) => auth::caller(access, keys, &head.headers, peer)?,
             _ => Caller::default(),
         };
-        let desk = || match keys {
-            Some(keys) => Ok(Desk {
+        let desk = || match money.zip(keys) {
+            Some((money, keys)) => Ok(Desk {
+                money,
                 keys,
                 actor: auth::actor(access, &head.headers, peer),
                 scopes: money::scopes(&snapshot.config.budgets),
@@ -197,12 +204,9 @@ impl Page<'_> {
                 json!({"status": "ready", "models": routes.models().len(), "upstreams": routes.upstreams().len()})
             }
             Name::Metrics => {
-                let text = {
-                    let admin = self.admin;
-                    let (transitions, money) =
-                        (admin.supervisor.transitions(), admin.kept.as_ref().map(|(money, _)| &**money));
-                    metrics::text(&snapshot, transitions, &admin.measures, money)
-                };
+                let transitions = self.admin.supervisor.transitions();
+                let text =
+                    metrics::text(&snapshot, transitions, &self.admin.measures, money.map(|money| &**money));
                 return Ok(page(text, metrics::CONTENT_TYPE));
             }
             Name::Models => self.admin.models(&snapshot, &caller),
@@ -234,6 +238,8 @@ impl Page<'_> {
             Name::Audit => desk()?.audit(query).await?,
             Name::Usage => desk()?.usage(query).await?,
             Name::Budgets => desk()?.budgets().await?,
+            Name::Runs => desk()?.runs(query).await?,
+            Name::CloseRun => desk()?.close_run(&text_of(body).await?).await?,
             Name::Doubts => desk()?.doubts().await?,
             Name::ResolveDoubt(id) => desk()?.resolve(id, &text_of(body).await?).await?,
         };

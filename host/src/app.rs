@@ -161,7 +161,10 @@ impl Ledger {
         let snapshot = current.load();
         let config = &snapshot.config;
         match Ledger::try_open(&config.server.data_dir) {
-            Ok(ledger) => Ok(Some(ledger)),
+            Ok(ledger) => {
+                ledger.money.follow(current);
+                Ok(Some(ledger))
+            }
             Err(error) if config.budgets.is_empty() && !config.access.keys_required => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "no ledger: calls are not written down, and no key is known");

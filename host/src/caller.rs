@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use sluice_ledger::keys::ring::Key;
 use sluice_ledger::keys::terms::KeyBudget;
+use sluice_ledger::runs;
 
 use crate::auth::Identity;
 use crate::config::Limits;
@@ -13,9 +14,6 @@ use crate::refusal::Refusal;
 
 /// Names the run that a call belongs to.
 const RUN_HEADER: &str = "x-sluice-run";
-
-/// Characters of a run's name at most: accounts are kept by it.
-const RUN_CHARS_MAX: usize = 128;
 
 /// A caller of completions.
 #[derive(Clone, Default)]
@@ -38,10 +36,9 @@ impl Caller {
         let run = match headers.get(RUN_HEADER) {
             None => None,
             Some(value) => {
-                let is_visible = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic());
-                let run = value.to_str().ok().filter(|text| !text.is_empty() && text.len() <= RUN_CHARS_MAX);
+                let run = value.to_str().ok().filter(|text| runs::is_name(text));
                 let wanted = "wanted 1 to 128 visible ASCII characters";
-                Some(run.filter(is_visible).ok_or(Refusal::Header { name: RUN_HEADER, wanted })?.into())
+                Some(run.ok_or(Refusal::Header { name: RUN_HEADER, wanted })?.into())
             }
         };
         let Some(Identity { key, team }) = identity else { return Ok(Caller { run, ..Caller::default() }) };

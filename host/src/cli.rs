@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// Client keys: who may ask, for what, and what it may spend
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Runs: which are open, and the end of one
+    #[command(subcommand)]
+    Run(RunCommand),
     /// What was used and spent
     Usage(UsageArgs),
     /// Models that clients may ask for, who serves them, and what that costs
@@ -58,6 +61,27 @@ pub(crate) enum KeyCommand {
         /// How long the secret before still works, such as "1h"
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s")]
         grace: Duration,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunCommand {
+    /// List runs, by their last use
+    List {
+        /// Of this key, by its id
+        #[arg(long, value_name = "ID")]
+        key: Option<String>,
+        /// Also those that have ended
+        #[arg(long)]
+        all: bool,
+    },
+    /// End a run: the next request of it is refused, what is under way ends as it would
+    Close {
+        /// As the header x-sluice-run names it
+        name: String,
+        /// Its key, by its id [default: the run of callers that show no key]
+        #[arg(long, value_name = "ID", default_value = "")]
+        key: String,
     },
 }
 

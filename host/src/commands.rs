@@ -1,4 +1,4 @@
-//! Commands on keys and usage: they work on the data folder, and a gateway that runs there takes
+//! Commands on keys, runs and usage: they work on the data folder, and a gateway that runs there takes
 //! notice before they end.
 
 use std::fs::DirBuilder;
@@ -14,11 +14,13 @@ use sluice_ledger::keys::acts::{Created, Revoked, Rotated};
 use sluice_ledger::keys::terms::{BudgetDraft, Draft};
 use sluice_ledger::keys::watch::Seen;
 use sluice_ledger::keys::{KeyError, KeyRecord, KeyStore};
+use sluice_ledger::runs::acts::{Closed, RunStanding};
+use sluice_ledger::runs::{EndedBy, RunId};
 use sluice_ledger::sheet;
 use sluice_ledger::store::{Store, StoreError};
 use sluice_ledger::usage::{Query, Which};
 
-use crate::cli::{CreateKeyArgs, KeyCommand, UsageArgs};
+use crate::cli::{CreateKeyArgs, KeyCommand, RunCommand, UsageArgs};
 use crate::config::Config;
 use crate::money::{scopes, unix_ms};
 
@@ -57,7 +59,9 @@ pub(crate) fn key(config: &Config, command: &KeyCommand) -> Result<(), CommandEr
         KeyCommand::Revoke { id } => {
             let id = id.parse().map_err(|_| no_key(id))?;
             match store.revoke(ACTOR, id, unix_ms())? {
-                Revoked::Done { generation } => noticed(&store, generation, "the key is revoked"),
+                Revoked::Done { generation } => {
+                    noticed(store.wait_until_seen(generation, SEEN_WITHIN)?, "the key is revoked")
+                }
                 Revoked::Already { since_ms } => {
                     Err(CommandError::Refused(format!("the key was revoked before, at {}", time(since_ms))))
                 }
@@ -69,7 +73,8 @@ pub(crate) fn key(config: &Config, command: &KeyCommand) -> Result<(), CommandEr
             match store.rotate(ACTOR, id, *grace, unix_ms())? {
                 Rotated::Done { key, until_ms, generation } => {
                     writeln!(io::stdout(), "{}", key.reveal())?;
-                    noticed(&store, generation, &format!("the secret before works until {}", time(until_ms)))
+                    let said = format!("the secret before works until {}", time(until_ms));
+                    noticed(store.wait_until_seen(generation, SEEN_WITHIN)?, &said)
                 }
                 Rotated::Revoked => Err(CommandError::Refused("the key was revoked".into())),
                 Rotated::Expired => Err(CommandError::Refused("the key has expired".into())),
@@ -77,6 +82,54 @@ pub(crate) fn key(config: &Config, command: &KeyCommand) -> Result<(), CommandEr
             }
         }
     }
+}
+
+/// Lists runs, or closes one.
+///
+/// # Errors
+///
+/// [`CommandError`]; nothing has changed then, but where it says so.
+pub(crate) fn run(config: &Config, command: &RunCommand) -> Result<(), CommandError> {
+    let mut store = keys(config)?;
+    match command {
+        RunCommand::List { key, all } => {
+            let runs = store.store().runs(key.as_deref(), *all, ROWS).map_err(KeyError::from)?;
+            let heads = ["key", "run", "budget", "spent USD", "used", "state"];
+            let mut rows = vec![heads.map(String::from).to_vec()];
+            rows.extend(runs.iter().map(run_row));
+            Ok(table(io::stdout().lock(), &rows)?)
+        }
+        RunCommand::Close { name, key } => {
+            let wanted = || "wanted a key's id, and a run's name of 1 to 128 visible ASCII characters".into();
+            let id = RunId::new(key, name).ok_or_else(|| CommandError::Refused(wanted()))?;
+            match store.store().close_run(ACTOR, &id, unix_ms()).map_err(KeyError::from)? {
+                Closed::Done { generation } => {
+                    noticed(store.wait_until_closed(generation, SEEN_WITHIN)?, "the run is closed")
+                }
+                Closed::Already { ended_s, by } => Err(CommandError::Refused(format!(
+                    "the run has ended before ({}), at {}",
+                    by.name(),
+                    seconds(ended_s)
+                ))),
+                Closed::Unknown => Err(CommandError::Refused(
+                    "no budget has an account for this run; `sluice run list` shows those that there are"
+                        .into(),
+                )),
+            }
+        }
+    }
+}
+
+fn run_row(standing: &RunStanding) -> Vec<String> {
+    let ended = |(ended_s, by): (i64, EndedBy)| format!("{} {}", by.name(), seconds(ended_s));
+    vec![
+        standing.run.key().into(),
+        standing.run.name().into(),
+        standing.budget.clone(),
+        standing.spent.to_string(),
+        seconds(standing.used_s),
+        standing.ended.map_or("open".into(), ended),
+    ]
 }
 
 /// Prints what was used, or resolves what is in doubt.
@@ -140,7 +193,7 @@ fn create(store: &mut KeyStore, args: &CreateKeyArgs) -> Result<(), CommandError
         Created::Done { key, record, generation } => {
             writeln!(io::stdout(), "{}", key.reveal())?;
             let said = format!("the key {} is shown this once: it is stored nowhere", record.id);
-            noticed(store, generation, &said)
+            noticed(store.wait_until_seen(generation, SEEN_WITHIN)?, &said)
         }
         Created::NameTaken => {
             Err(CommandError::Refused(format!("a key that is not revoked is named {:?}", args.name)))
@@ -183,9 +236,9 @@ fn row(record: &KeyRecord, now_ms: u64) -> Vec<String> {
     ]
 }
 
-/// Waits until the gateway that runs goes by it.
-fn noticed(store: &KeyStore, generation: u64, done: &str) -> Result<(), CommandError> {
-    match store.wait_until_seen(generation, SEEN_WITHIN)? {
+/// Whether the gateway that runs goes by it.
+fn noticed(seen: Seen, done: &str) -> Result<(), CommandError> {
+    match seen {
         Seen::Taken => eprintln!("{done}; the running gateway goes by it"),
         Seen::NobodyRuns => eprintln!("{done}"),
         Seen::NotInTime => {
@@ -282,6 +335,10 @@ pub(crate) fn table(mut out: impl Write, rows: &[Vec<String>]) -> io::Result<()>
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
     Ok(())
+}
+
+fn seconds(at_s: i64) -> String {
+    time(u64::try_from(at_s).unwrap_or(0).saturating_mul(1000))
 }
 
 fn time(ms: u64) -> String {

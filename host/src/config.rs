@@ -8,6 +8,7 @@ mod access;
 mod budgets;
 mod catalogue;
 mod environment;
+mod ledger;
 mod limits;
 mod price;
 mod price_list;
@@ -30,8 +31,9 @@ use sluice_core::pattern::Pattern;
 use sluice_core::price::Price;
 
 pub(crate) use access::Access;
-pub(crate) use budgets::{Budget, MissingRun, OF_THE_KEY, Per, Unpriced};
+pub(crate) use budgets::{Budget, MissingRun, Per, Unpriced};
 pub(crate) use environment::Environment;
+pub(crate) use ledger::Ledger;
 pub(crate) use limits::Limits;
 pub(crate) use problem::{ConfigError, Place, Problem};
 pub(crate) use secret::Secret;
@@ -54,6 +56,7 @@ pub(crate) struct Config {
     /// What would be there with a key.
     pub(crate) absent: Vec<Absent>,
     pub(crate) budgets: Arc<[Budget]>,
+    pub(crate) ledger: Ledger,
     /// Files that secrets were read from.
     pub(crate) secret_files: Vec<PathBuf>,
 }

@@ -121,6 +121,7 @@ impl Purse {
 fn refusal(money: &Money, why: NotHeld) -> Refusal {
     let (refused, exhausted) = match why {
         NotHeld::Store(reason) => return Refusal::Ledger { reason },
+        NotHeld::Run(refused) => return Refusal::Run(refused),
         NotHeld::Held(refused) => (refused, false),
         NotHeld::Exhausted(refused) => (refused, true),
     };
@@ -163,7 +164,9 @@ async fn held(
         NotHeld::Held(_) | NotHeld::Exhausted(_) if second.amount < first.amount => {
             hold(second).await.map_err(|why| refusal(money, why))
         }
-        NotHeld::Held(_) | NotHeld::Exhausted(_) | NotHeld::Store(_) => Err(refusal(money, why)),
+        NotHeld::Held(_) | NotHeld::Exhausted(_) | NotHeld::Run(_) | NotHeld::Store(_) => {
+            Err(refusal(money, why))
+        }
     }
 }
 

@@ -14,11 +14,13 @@ use sluice_ledger::keys::acts::{Created, Revoked, Rotated};
 use sluice_ledger::keys::secret::KeyId;
 use sluice_ledger::keys::terms::Draft;
 use sluice_ledger::keys::{KeyError, KeyRecord, KeyStore};
+use sluice_ledger::runs::RunId;
+use sluice_ledger::runs::acts::{Closed, RunStanding};
 use sluice_ledger::usage::{Answer, Query};
 use url::form_urlencoded;
 
 use crate::key_book::{Done, KeyBook};
-use crate::money::unix_ms;
+use crate::money::{Money, unix_ms};
 use crate::refusal::Refusal;
 
 /// Rows of a list where nothing else is asked for.
@@ -32,6 +34,7 @@ const SUBJECT_CHARS_MAX: usize = 256;
 
 /// An operator's wish, and who it is.
 pub(crate) struct Desk<'a> {
+    pub(crate) money: &'a Arc<Money>,
     pub(crate) keys: &'a Arc<KeyBook>,
     pub(crate) actor: String,
     /// Whose accounts the budgets have.
@@ -52,6 +55,15 @@ struct Verdict {
     /// It is meant, though it is more than what was held.
     #[serde(default)]
     beyond: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfRun {
+    /// The key's id; without one, the run of callers that show none.
+    #[serde(default)]
+    key: String,
+    run: String,
 }
 
 impl Desk<'_> {
@@ -140,6 +152,41 @@ impl Desk<'_> {
             })
         };
         Ok(json!({"accounts": accounts.iter().map(row).collect::<Vec<_>>()}))
+    }
+
+    pub(crate) async fn runs(&self, query: &str) -> Result<Value, Refusal> {
+        let (key, ended_too) = runs_query(query)?;
+        // One more than is shown tells whether there are more.
+        let runs = self.act(move |store| Ok(store.store().runs(key.as_deref(), ended_too, ROWS + 1)?));
+        let runs = runs.await?;
+        let shown: Vec<Value> = runs.iter().take(ROWS as usize).map(run_row).collect();
+        Ok(json!({"cut": runs.len() > shown.len(), "runs": shown}))
+    }
+
+    pub(crate) async fn close_run(&self, body: &[u8]) -> Result<Value, Refusal> {
+        let OfRun { key, run } = parse(body)?;
+        let wanted = "wanted a key's id, and a run's name of 1 to 128 visible ASCII characters";
+        let id = RunId::new(&key, &run).ok_or_else(|| wrong(wanted))?;
+        let actor = self.actor.clone();
+        match self.act(move |store| Ok(store.store().close_run(&actor, &id, unix_ms())?)).await? {
+            Closed::Done { .. } => {
+                let money = Arc::clone(self.money);
+                // Whoever is answered next is refused. A ledger in trouble refuses everybody.
+                let flushed = tokio::task::spawn_blocking(move || money.spending.flush());
+                let _ = flushed.await;
+                Ok(json!({"key": key, "run": run, "closed": true}))
+            }
+            Closed::Already { ended_s, by } => {
+                let text = format!("The run has ended before ({}), at {}.", by.name(), seconds(ended_s));
+                Err(conflict("already_ended", &text))
+            }
+            Closed::Unknown => Err(Refusal::Admin {
+                status: StatusCode::NOT_FOUND,
+                code: "unknown_run",
+                text: "No budget has an account for this run; GET /admin/v1/runs lists those that there are."
+                    .into(),
+            }),
+        }
     }
 
     pub(crate) async fn doubts(&self) -> Result<Value, Refusal> {
@@ -260,6 +307,31 @@ pub(crate) fn usage_query(query: &str) -> Result<Query, Refusal> {
     Ok(asked)
 }
 
+/// Which runs are asked for: `key=ID&state=all`.
+fn runs_query(query: &str) -> Result<(Option<String>, bool), Refusal> {
+    let (mut key, mut ended_too) = (None, false);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match (&*name, &*value) {
+            ("key", _) => key = Some(value.into_owned()),
+            ("state", "open") => ended_too = false,
+            ("state", "all") => ended_too = true,
+            ("state", _) => return Err(wrong("state: wanted open or all")),
+            (other, _) => return Err(wrong(format!("{other}: wanted key or state"))),
+        }
+    }
+    Ok((key, ended_too))
+}
+
+fn run_row(standing: &RunStanding) -> Value {
+    let ended = standing.ended;
+    json!({
+        "key": standing.run.key(), "run": standing.run.name(), "budget": standing.budget,
+        "state": ended.map_or("open", |(_, by)| by.name()),
+        "used": seconds(standing.used_s), "ended": ended.map(|(ended_s, _)| seconds(ended_s)),
+        "spent_usd": standing.spent.to_string(),
+    })
+}
+
 fn usage_rows(answer: &Answer) -> Value {
     let row = |sum: &sluice_ledger::usage::Sum| {
         let mut row = json!({
@@ -307,6 +379,10 @@ fn conflict(code: &'static str, text: &str) -> Refusal {
 
 fn wrong(text: impl Into<String>) -> Refusal {
     Refusal::Admin { status: StatusCode::BAD_REQUEST, code: "invalid_request", text: text.into() }
+}
+
+fn seconds(at_s: i64) -> String {
+    time(u64::try_from(at_s).unwrap_or(0).saturating_mul(1000))
 }
 
 fn time(ms: u64) -> String {

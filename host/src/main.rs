@@ -73,6 +73,9 @@ fn main() -> ExitCode {
         Some(Command::Key(command)) => {
             configured(&cli).and_then(|config| Ok(commands::key(&config, command)?))
         }
+        Some(Command::Run(command)) => {
+            configured(&cli).and_then(|config| Ok(commands::run(&config, command)?))
+        }
         Some(Command::Usage(args)) => configured(&cli).and_then(|config| Ok(commands::usage(&config, args)?)),
         Some(Command::Models(args)) => configured(&cli).and_then(|config| Ok(models::models(&config, args)?)),
         None | Some(Command::Serve) => match start(&cli, Purpose::Serve).and_then(|app| Ok(app.serve()?)) {

@@ -9,15 +9,17 @@ use sluice_core::books::Mode;
 use sluice_core::clock::{Clock, STEP_SECONDS_MAX, Start, UnixSeconds};
 use sluice_core::money::NanoUsd;
 use sluice_core::window::Window;
-use sluice_ledger::budget::{self, AccountKey, Drawn, Scope, Scopes};
+use sluice_ledger::budget::{self, AccountKey, Drawn, OF_THE_KEY, Scope, Scopes};
 use sluice_ledger::recovery::{Found, RecoveryError};
+use sluice_ledger::rules::Rules;
 use sluice_ledger::spending::Spending;
 use smallvec::SmallVec;
 
 use crate::caller::Caller;
-use crate::config::{Budget, MissingRun, OF_THE_KEY, Per, Unpriced};
+use crate::config::{Budget, MissingRun, Per, Unpriced};
 use crate::drained::Drains;
 use crate::refusal::Refusal;
+use crate::snapshot::Current;
 
 /// A gateway that was off for longer has missed a whole month, the longest window: 31 days.
 const AWAY_SECONDS_MAX: u64 = 31 * 24 * 3600;
@@ -71,6 +73,20 @@ impl Money {
             disputed: AtomicU64::new(0),
             clock: Mutex::new(clock),
         })
+    }
+
+    /// The ledger goes by the configuration of the moment, and time goes on where nobody calls.
+    pub(crate) fn follow(self: &Arc<Money>, current: &Current) {
+        let (money, current) = (Arc::downgrade(self), Arc::clone(current));
+        self.spending.follow(Box::new(move || {
+            if let Some(money) = money.upgrade() {
+                money.time(Moment::now());
+            }
+            let config = Arc::clone(&current.load().config);
+            let runs =
+                config.budgets.iter().filter_map(|budget| Some((budget.rule.name.to_string(), budget.runs?)));
+            Rules { retention_bytes: config.ledger.retention_bytes, runs: runs.collect() }
+        }));
     }
 
     fn time(&self, at: Moment) -> UnixSeconds {

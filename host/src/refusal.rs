@@ -1,6 +1,11 @@
 //! The only place that turns a fault into HTTP: a status, a code and a sentence that say
 //! what to do and leak nothing.
 
+mod budget;
+
+pub(crate) use budget::BudgetRefusal;
+use budget::run_message;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +16,7 @@ use serde_json::json;
 use sluice_core::bound::Unbounded;
 use sluice_core::fault::FaultClass;
 use sluice_core::json::{Duplicate, ScanError, SpliceError};
-use sluice_core::money::NanoUsd;
+use sluice_ledger::runs::RunRefused;
 
 use crate::fault::{Fault, FaultKind, Said};
 use crate::lane::Lane;
@@ -90,6 +95,8 @@ pub(crate) enum Refusal {
     Unbounded(Unbounded),
     /// An account does not have what it may cost.
     Budget(Box<BudgetRefusal>),
+    /// The run has ended, or is one too many.
+    Run(Box<RunRefused>),
     /// A client's key that does not work, and why.
     Key {
         wrong: &'static str,
@@ -114,20 +121,6 @@ pub(crate) enum Refusal {
     Ledger {
         reason: &'static str,
     },
-}
-
-/// An account that refuses.
-#[derive(Debug)]
-pub(crate) struct BudgetRefusal {
-    /// Nothing comes back before the window ends.
-    pub(crate) exhausted: bool,
-    pub(crate) budget: String,
-    pub(crate) scope: String,
-    pub(crate) left: NanoUsd,
-    pub(crate) held: NanoUsd,
-    pub(crate) wanted: NanoUsd,
-    /// Seconds until a new window begins; none: there is none.
-    pub(crate) resets_in_s: Option<u64>,
 }
 
 /// Status, type, code and the member in question, as OpenAI names them.
@@ -176,7 +169,12 @@ impl Refusal {
         if let Some(seconds) = self.retry_after_s() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Refusal::Budget(_) | Refusal::Unpriced { .. } | Refusal::Unbounded(_) | Refusal::NoRun = self {
+        if let Refusal::Budget(_)
+        | Refusal::Run(_)
+        | Refusal::Unpriced { .. }
+        | Refusal::Unbounded(_)
+        | Refusal::NoRun = self
+        {
             // The SDKs would ask again at once, and be refused again.
             let retry =
                 if matches!(&self, Refusal::Budget(budget) if !budget.exhausted) { "true" } else { "false" };
@@ -253,15 +251,8 @@ impl Refusal {
             Refusal::NoRun => client(StatusCode::BAD_REQUEST, "run_missing"),
             Refusal::Unpriced { .. } => client(StatusCode::PAYMENT_REQUIRED, "unpriced"),
             Refusal::Unbounded(_) => client(StatusCode::PAYMENT_REQUIRED, "unbounded_cost"),
-            Refusal::Budget(budget) => match budget.exhausted {
-                true => Face {
-                    kind: "insufficient_quota",
-                    ..client(StatusCode::PAYMENT_REQUIRED, "budget_exhausted")
-                },
-                false => {
-                    Face { kind: "rate_limit_error", ..client(StatusCode::TOO_MANY_REQUESTS, "budget_held") }
-                }
-            },
+            Refusal::Budget(budget) => budget_face(budget.exhausted),
+            Refusal::Run(refused) => run_face(refused),
             Refusal::Key { .. } => {
                 Face { kind: "authentication_error", ..client(StatusCode::UNAUTHORIZED, "invalid_api_key") }
             }
@@ -325,6 +316,7 @@ impl Refusal {
             }
             Refusal::Unbounded(why) => format!("A budget applies, and what this request costs has no bound: {why}."),
             Refusal::Budget(budget) => budget.message(),
+            Refusal::Run(refused) => run_message(refused),
             Refusal::OverRate(over) => over.message(),
             Refusal::Key { wrong } => format!("The API key {wrong}."),
             Refusal::AdminKey { set: true } => "The admin key is missing or wrong: send it as `authorization: Bearer KEY`.".into(),
@@ -339,23 +331,22 @@ impl Refusal {
     }
 }
 
-impl BudgetRefusal {
-    fn message(&self) -> String {
-        let BudgetRefusal { budget, scope, left, held, wanted, .. } = self;
-        let whose = if scope.is_empty() { String::new() } else { format!(" of {scope:?}") };
-        let reset = match self.resets_in_s {
-            Some(seconds) => format!(" It starts afresh in {seconds} s."),
-            None => String::new(),
-        };
-        match self.exhausted {
-            true => format!(
-                "The budget {budget:?}{whose} has {left} USD left, and this request may cost {wanted} USD.{reset}"
-            ),
-            false => format!(
-                "The budget {budget:?}{whose} has {left} USD left and {held} USD held by requests under way; this one may cost {wanted} USD. Ask again when they have ended.{reset}"
-            ),
-        }
-    }
+/// What a budget answers: nothing comes back, or something may.
+fn budget_face(exhausted: bool) -> Face {
+    let (status, kind, code) = match exhausted {
+        true => (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", "budget_exhausted"),
+        false => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "budget_held"),
+    };
+    Face { status, kind, code, param: None }
+}
+
+/// Of a run that is not drawn on.
+fn run_face(refused: &RunRefused) -> Face {
+    let (status, kind, code) = match refused {
+        RunRefused::Ended { .. } => (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", "run_closed"),
+        RunRefused::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_runs"),
+    };
+    Face { status, kind, code, param: None }
 }
 
 /// OpenAI's envelope of an error.

@@ -279,6 +279,28 @@ const NOT_BUILT: &[Broken] = &[
         "[[budgets]]\nname = \"x\"\nper = \"all\"\ncap_usd = \"1\"\nwindow = \"day\"\nzone = \"Mars/Base\"\n[[models]]",
         &["budgets[0].zone", "IANA"],
     ),
+    broken(
+        "[[models]]",
+        "[[budgets]]\nname = \"x\"\nper = \"all\"\ncap_usd = \"1\"\nidle = \"2h\"\n[[models]]",
+        &["budgets[0].idle = \"2h\"", "per = \"run\""],
+    ),
+    broken(
+        "[[models]]",
+        "[[budgets]]\nname = \"x\"\nper = \"run\"\ncap_usd = \"1\"\nidle = \"59s\"\n[[models]]",
+        &["budgets[0].idle = \"59s\"", "from 1m to 365d"],
+    ),
+    broken(
+        "[[models]]",
+        "[[budgets]]\nname = \"x\"\nper = \"run\"\ncap_usd = \"1\"\nruns_max = 0\n[[models]]",
+        &["budgets[0].runs_max = 0", "integer from 1"],
+    ),
+    broken(
+        "[[models]]",
+        "[ledger]\nretention = \"63MiB\"\n[[models]]",
+        &["ledger.retention = \"63MiB\"", "from 64MiB to 16TiB"],
+    ),
+    broken("[[models]]", "[ledger]\nretention = \"4GB\"\n[[models]]", &["ledger.retention", "\"4GiB\""]),
+    broken("[[models]]", "[ledger]\nretentoin = \"4GiB\"\n[[models]]", &["did you mean \"retention\"?"]),
     broken("[[models]]", "[[listen]]\naddress = \"x\"\n[[models]]", &["listen", "not built yet"]),
     broken(
         "\"0.05\"",

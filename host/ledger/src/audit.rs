@@ -1,6 +1,7 @@
 //! What operators did: one row for each act, also for those that were refused.
 //!
-//! Rows are added and read. Nothing here changes one or takes one away.
+//! Rows are added and read, and never changed; the newest hundred thousand are kept (see
+//! [`pruning`](crate::pruning)).
 
 use rusqlite::params;
 use serde_json::Value;

@@ -26,13 +26,16 @@ pub enum Scope {
     Key,
     /// Each team.
     Team,
-    /// Each run.
+    /// Each run of a key: the key's id, a slash, the run, which is empty where a call names none.
     Run,
     /// Each model.
     Model,
 }
 
-/// The scope of each budget, by its name.
+/// What the names of keys' own budgets begin with, and those of no others.
+pub const OF_THE_KEY: &str = "of the key, ";
+
+/// The scope of each budget of the configuration, by its name.
 pub type Scopes = BTreeMap<String, Scope>;
 
 /// Whose account of a budget, and of which window.

@@ -141,7 +141,7 @@ impl Store {
         doubts(&moment, &mut findings)?;
         sums(&moment, &gone, &mut findings)?;
         for (budget, scope) in &known.scopes {
-            if gone.accounts || (gone.runs && *scope == Scope::Run) {
+            if gone.accounts.contains(budget) || (gone.runs && *scope == Scope::Run) {
                 findings.unchecked.push(budget.clone());
             } else {
                 settled(&moment, budget, *scope, &mut findings)?;
@@ -265,7 +265,7 @@ fn settled(
         Scope::All => "''",
         Scope::Key => "key",
         Scope::Team => "team",
-        Scope::Run => "run",
+        Scope::Run => "key || '/' || run",
         Scope::Model => "model",
     };
     let text = format!(

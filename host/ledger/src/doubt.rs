@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension};
 use sluice_core::books::AccountId;
 use sluice_core::money::NanoUsd;
 
-use crate::budget::{AccountKey, Scope, Scopes};
+use crate::budget::{AccountKey, OF_THE_KEY, Scope, Scopes};
 use crate::rows::Row;
 use crate::store::{Batch, Store, StoreError, amount};
 use crate::usage::account_key;
@@ -296,10 +296,14 @@ fn keys_of(connection: &Connection, ids: &str) -> Result<Vec<(AccountId, Account
 /// Whose account it is, is whose call it was.
 fn name(row: &mut Row, key: &AccountKey, scopes: &Scopes) {
     let name = String::from(&*key.scope);
-    match scopes.get(&*key.budget) {
+    let own = key.budget.starts_with(OF_THE_KEY).then_some(&Scope::Key);
+    match own.or_else(|| scopes.get(&*key.budget)) {
         Some(Scope::Key) => row.key = name.into(),
         Some(Scope::Team) => row.team = name.into(),
-        Some(Scope::Run) => row.run = name.into(),
+        Some(Scope::Run) => {
+            let (of_key, run) = name.split_once('/').unwrap_or(("", &name));
+            (row.key, row.run) = (of_key.into(), run.into());
+        }
         Some(Scope::Model) => row.model = name.into(),
         Some(Scope::All) | None => {}
     }

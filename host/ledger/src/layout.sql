@@ -1,4 +1,4 @@
--- What the database is made of; the layout's number is in store.rs.
+-- What the database is made of; the layout's number is in layout.rs.
 
 CREATE TABLE accounts (
     id INTEGER PRIMARY KEY,
@@ -7,9 +7,10 @@ CREATE TABLE accounts (
     start_s INTEGER NOT NULL,
     settled INTEGER NOT NULL DEFAULT 0,
     in_doubt INTEGER NOT NULL DEFAULT 0,
-    closed INTEGER NOT NULL DEFAULT 0,
+    ends_s INTEGER,
     UNIQUE (budget, scope, start_s)
 ) STRICT;
+CREATE INDEX accounts_end ON accounts (ends_s) WHERE ends_s IS NOT NULL;
 CREATE TABLE leases (
     account INTEGER NOT NULL REFERENCES accounts (id),
     node TEXT NOT NULL,

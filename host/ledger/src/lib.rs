@@ -4,7 +4,9 @@
 //! - [`spending`]: holds and settlements, in memory, within what is leased
 //! - [`hold`]: money for one attempt, and its one end
 //! - [`journal`]: what is held and what became of it, written before anything is sent
-//! - [`store`]: the database: accounts, calls, keys
+//! - [`store`]: the database: accounts, calls, keys; `layout`: how it is made
+//! - [`rules`]: what the configuration says of it
+//! - [`runs`]: which runs are open, when one ends, and that it stays ended
 //! - [`keys`]: who may ask, for what, and until when
 //! - [`audit`]: what operators did
 //! - [`lock`]: whether a gateway runs on a data folder
@@ -12,6 +14,7 @@
 //! - [`doubt`]: what is in doubt, and what somebody says that it cost
 //! - [`usage`]: what was used, by key, run, team, model, upstream and day; [`sheet`]: as CSV
 //! - [`retention`]: what goes where the disk's share is used up
+//! - [`pruning`]: what goes when it has ended long ago
 //! - [`checker`]: whether what is stored agrees with itself
 //!
 //! A hold is taken in memory and written to the journal; the money is leased from the store before.
@@ -26,10 +29,15 @@ pub mod doubt;
 pub mod hold;
 pub mod journal;
 pub mod keys;
+mod layout;
 pub mod lock;
+pub mod pruning;
 pub mod recovery;
 pub mod retention;
+mod room;
 pub mod rows;
+pub mod rules;
+pub mod runs;
 pub mod sheet;
 pub mod spending;
 pub mod store;

@@ -122,7 +122,7 @@ pub fn recover(
     for held in unapplied.open.values() {
         add_doubt(&batch, held, now_ms)?;
     }
-    let clock_s = batch.meta(CLOCK)?.and_then(|text| text.parse().ok());
+    let clock_s = clock_of(&batch)?;
     let segment = numbers.last().copied().unwrap_or(0).max(applied.segment) + 1;
     let stored: u64 = batch.meta(NEXT_HOLD)?.and_then(|text| text.parse().ok()).unwrap_or(1);
     let next_hold = stored.max(unapplied.last + 1);
@@ -160,6 +160,15 @@ pub(crate) fn set_position(batch: &Batch<'_>, position: Position, next_hold: u64
 /// [`StoreError`].
 pub(crate) fn set_clock(batch: &Batch<'_>, seconds: i64) -> Result<(), StoreError> {
     batch.set_meta(CLOCK, &seconds.to_string())
+}
+
+/// The time that budgets have got to; none where there was none yet.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub(crate) fn clock_of(batch: &Batch<'_>) -> Result<Option<i64>, StoreError> {
+    Ok(batch.meta(CLOCK)?.and_then(|text| text.parse().ok()))
 }
 
 /// The process ends in order.

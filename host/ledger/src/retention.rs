@@ -2,9 +2,9 @@
 //! the least needed first.
 //!
 //! First calls go, the oldest day as a whole, and of the last day an eighth at a time. When none is
-//! left, the sums of old days forget their runs. Last go accounts whose windows ended long ago. Money
-//! that can still matter never goes: not an account whose window is open or has no end, nor one with
-//! something leased or in doubt.
+//! left, the sums of old days forget their runs. Last go accounts whose windows have ended, earlier than
+//! they would go by themselves (see [`pruning`](crate::pruning)). Money that can still matter never goes:
+//! not an account whose window is open or has no end, nor one with something leased or in doubt.
 //!
 //! A gibibyte is about 5.9 million calls with their index (181 bytes each), or 4.0 million where each
 //! has a sum of its own besides.
@@ -14,12 +14,13 @@
 //! again and never given back. Where the limit stays, little is given back: rows that go make room for
 //! those that come.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::budget::AccountKey;
+use crate::pruning::{ACCOUNTS_GONE, end_windows};
 use crate::rows::{ADD_UP, DAY_MS};
 use crate::store::{Batch, Store, StoreError, WAL_BYTES};
-use crate::usage::account_key;
 
 /// Bytes that the database and its log may have on the disk, unless the operator says otherwise.
 pub const LIMIT_BYTES: u64 = 1024 * 1024 * 1024;
@@ -42,21 +43,15 @@ const PAGES_MAX: u64 = 256;
 /// Calls of the last day go in parts of what is there, but at least so many milliseconds at a time.
 const CUT_MIN_MS: u64 = 60 * 1000;
 
-/// An account goes so long after its window has ended, in seconds: after a year somebody may still
-/// compare it with an invoice.
-const ACCOUNT_S: i64 = 400 * 24 * 60 * 60;
+/// An account goes so long after its window has ended, in seconds, where there is no room: 40 days. The
+/// last month is still there.
+const ACCOUNT_S: i64 = 40 * 24 * 60 * 60;
 
 /// Calls before this time have gone, or are about to; milliseconds since the Unix epoch.
 const CALLS_BEFORE: &str = "calls_before_ms";
 
 /// Some sums have forgotten their runs.
 const RUNS_GONE: &str = "runs_gone";
-
-/// Some accounts have gone.
-const ACCOUNTS_GONE: &str = "accounts_gone";
-
-/// When the window of an account ends, in seconds since the Unix epoch; none: never, or nobody knows.
-pub type Ends<'a> = &'a dyn Fn(&AccountKey) -> Option<i64>;
 
 /// Keeps the database below its limit. Lives as long as the writer.
 #[derive(Debug)]
@@ -67,8 +62,6 @@ pub struct Retention {
     reserve_bytes: u64,
     /// Days before it have no runs left; the next look begins there.
     folded_to: String,
-    /// Accounts up to this number have been looked at.
-    looked_to: i64,
     reached: bool,
 }
 
@@ -118,14 +111,14 @@ pub struct Size {
 }
 
 /// What is no longer there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Gone {
     /// Calls from before this time, milliseconds since the Unix epoch.
     pub(crate) calls_before_ms: Option<u64>,
     /// Runs of some sums.
     pub(crate) runs: bool,
-    /// Some accounts.
-    pub(crate) accounts: bool,
+    /// Some accounts of these budgets.
+    pub(crate) accounts: BTreeSet<String>,
 }
 
 // === impl Retention ===
@@ -133,10 +126,22 @@ pub(crate) struct Gone {
 impl Retention {
     /// A limit below [`LIMIT_BYTES_MIN`] is as much as that.
     pub fn new(limit_bytes: u64) -> Retention {
+        let mut retention =
+            Retention { kept_bytes: 0, reserve_bytes: 0, folded_to: String::new(), reached: false };
+        let _ = retention.limit(limit_bytes);
+        retention
+    }
+
+    /// The limit is another one, or the same. Gives whether it has changed: then what is reached is said
+    /// anew.
+    pub fn limit(&mut self, limit_bytes: u64) -> bool {
         let limit_bytes = limit_bytes.max(LIMIT_BYTES_MIN);
         let reserve_bytes = (limit_bytes / RESERVE_PART).max(RESERVE_BYTES_MIN);
-        let kept_bytes = limit_bytes - reserve_bytes;
-        Retention { kept_bytes, reserve_bytes, folded_to: String::new(), looked_to: 0, reached: false }
+        let before = (self.kept_bytes, self.reserve_bytes);
+        (self.kept_bytes, self.reserve_bytes) = (limit_bytes - reserve_bytes, reserve_bytes);
+        let changed = before != (self.kept_bytes, self.reserve_bytes);
+        self.reached &= !changed;
+        changed
     }
 
     /// Looks, and does a bounded piece of what there is to do: at most two thousand rows or
@@ -145,7 +150,7 @@ impl Retention {
     /// # Errors
     ///
     /// [`StoreError`]; the next step tries again.
-    pub fn step(&mut self, store: &mut Store, now_ms: u64, ends: Ends<'_>) -> Result<Report, StoreError> {
+    pub fn step(&mut self, store: &mut Store, now_ms: u64) -> Result<Report, StoreError> {
         let size = Size::of(store.connection())?;
         let mut report =
             Report { size, calls: 0, runs: 0, accounts: 0, pages: 0, reached: false, next: Next::More };
@@ -169,7 +174,7 @@ impl Retention {
         } else if let Some(oldest) = oldest {
             report.calls = remove_calls(store, cut(oldest, now_ms))?;
         } else {
-            self.without_calls(store, now_ms, ends, &mut report)?;
+            self.without_calls(store, now_ms, &mut report)?;
         }
         let something = report.calls + report.runs + report.accounts > 0 || report.next == Next::Floor;
         report.reached = something && !self.reached;
@@ -182,15 +187,17 @@ impl Retention {
         &mut self,
         store: &mut Store,
         now_ms: u64,
-        ends: Ends<'_>,
         report: &mut Report,
     ) -> Result<(), StoreError> {
         report.runs = self.fold_runs(store, now_ms)?;
         if report.runs > 0 {
             return Ok(());
         }
-        report.accounts = self.remove_accounts(store, now_ms, ends)?;
-        if self.looked_to == 0 && report.accounts == 0 {
+        let batch = store.batch()?;
+        let now_s = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
+        report.accounts = end_windows(&batch, now_s.saturating_sub(ACCOUNT_S))?;
+        batch.commit()?;
+        if report.accounts == 0 {
             report.next = Next::Floor;
         }
         Ok(())
@@ -213,36 +220,6 @@ impl Retention {
         batch.commit()?;
         self.folded_to = day;
         Ok(count)
-    }
-
-    /// Looks at some accounts, from the one where it ended before; at none of them any more, it begins
-    /// anew.
-    fn remove_accounts(&mut self, store: &mut Store, now_ms: u64, ends: Ends<'_>) -> Result<u64, StoreError> {
-        let batch = store.batch()?;
-        let before_s = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX).saturating_sub(ACCOUNT_S);
-        // The last one stays: its number would be given to another, and the journal knows numbers.
-        let look = "SELECT id, budget, scope, start_s, start_s < ?2 AND in_doubt = 0 \
-             AND NOT EXISTS (SELECT 1 FROM leases WHERE account = id) AND id < (SELECT max(id) FROM accounts) \
-             FROM accounts WHERE id > ?1 ORDER BY id LIMIT ?3";
-        let mut look = batch.connection().prepare_cached(look)?;
-        let found = look.query_map(params![self.looked_to, before_s, ROWS_MAX], |found| {
-            Ok((found.get::<_, i64>(0)?, account_key(found, 1)?, found.get::<_, bool>(4)?))
-        })?;
-        let found = found.collect::<Result<Vec<_>, _>>()?;
-        let mut remove = batch.connection().prepare_cached("DELETE FROM accounts WHERE id = ?1")?;
-        let mut count = 0;
-        for (id, key, may_go) in &found {
-            if *may_go && ends(key).is_some_and(|end| end < before_s) {
-                count += remove.execute([id])?;
-            }
-        }
-        if count > 0 {
-            batch.set_meta(ACCOUNTS_GONE, "yes")?;
-        }
-        drop((look, remove));
-        batch.commit()?;
-        self.looked_to = found.last().map_or(0, |(id, _, _)| *id);
-        Ok(count as u64)
     }
 }
 
@@ -276,10 +253,13 @@ impl Size {
 pub(crate) fn gone(connection: &Connection) -> Result<Gone, StoreError> {
     let mut find = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
     let mut word = |name| find.query_row([name], |found| found.get::<_, String>(0)).optional();
+    let budgets = "SELECT substr(name, length(?1) + 1) FROM meta WHERE substr(name, 1, length(?1)) = ?1";
+    let mut budgets = connection.prepare_cached(budgets)?;
+    let budgets = budgets.query_map([ACCOUNTS_GONE], |found| found.get(0))?;
     Ok(Gone {
         calls_before_ms: word(CALLS_BEFORE)?.and_then(|text| text.parse().ok()),
         runs: word(RUNS_GONE)?.is_some(),
-        accounts: word(ACCOUNTS_GONE)?.is_some(),
+        accounts: budgets.collect::<Result<_, _>>()?,
     })
 }
 

@@ -7,11 +7,11 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use sluice_core::books::{AccountId, Books, Rest, Short};
+use sluice_core::books::{AccountId, Books, Mode, Rest, Short};
 use sluice_core::money::NanoUsd;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -21,6 +21,8 @@ use crate::hold::{Attempt, Hold};
 use crate::journal::{Accounts, Held, HoldId, Journal, Record};
 use crate::recovery::{Found, RecoveryError, recover};
 use crate::rows::Row;
+use crate::rules::AskRules;
+use crate::runs::RunRefused;
 use crate::store::Store;
 use crate::writer::{self, Message};
 
@@ -37,13 +39,14 @@ pub struct Spending {
     pub(crate) node: String,
     pub(crate) totals: Totals,
     clock_s: AtomicI64,
+    pub(crate) rules: OnceLock<AskRules>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// All that one lock guards.
 pub(crate) struct Inner {
     pub(crate) books: Books,
-    known: HashMap<AccountKey, AccountId>,
+    pub(crate) known: HashMap<AccountKey, AccountId>,
     pub(crate) journal: Journal,
     pub(crate) open: HashMap<HoldId, Held>,
     pub(crate) queue: Queue,
@@ -73,6 +76,8 @@ pub enum NotHeld {
     Held(Box<Refused>),
     /// Nothing comes back before the window ends.
     Exhausted(Box<Refused>),
+    /// The run has ended, or is one too many.
+    Run(Box<RunRefused>),
     /// The store or the journal does not take it.
     Store(&'static str),
 }
@@ -135,6 +140,7 @@ impl Spending {
             node,
             totals: Totals::default(),
             clock_s: AtomicI64::new(found.clock_s.unwrap_or(0)),
+            rules: OnceLock::new(),
             writer: Mutex::new(None),
         });
         let journal_folder = folder.join("journal");
@@ -183,7 +189,12 @@ impl Spending {
         }
         let mut accounts = Accounts::new();
         for one in drawn {
-            let id = *inner.known.get(&one.key).ok_or(Tried::AskStore)?;
+            let id = match inner.known.get(&one.key) {
+                Some(id) => *id,
+                // Of a run that has ended, or is one too many: a shadow does not see it.
+                None if asked && one.budget.mode == Mode::Shadow => continue,
+                None => return Err(Tried::AskStore),
+            };
             inner.books.govern(id, one.budget.mode, one.budget.cap);
             accounts.push(id);
         }
@@ -228,7 +239,7 @@ impl Spending {
             TrySendError::Full(_) => NotHeld::Store("busy"),
             TrySendError::Disconnected(_) => NotHeld::Store("stopped"),
         })?;
-        answered.await.unwrap_or(Err("stopped")).map_err(NotHeld::Store)
+        answered.await.unwrap_or(Err(NotHeld::Store("stopped")))
     }
 
     /// A call has ended whose row no settlement took along.

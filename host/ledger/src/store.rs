@@ -11,18 +11,13 @@ use sluice_core::money::NanoUsd;
 use sluice_core::vault::Vault;
 
 use crate::budget::{AccountKey, Budget};
-use crate::{audit, keys};
-
-/// The layout that this version writes.
-const LAYOUT: i64 = 1;
+use crate::layout::{LAYOUT, lay_out};
 
 /// Who waits for another process that writes gives up after this time.
 const BUSY_MAX: Duration = Duration::from_secs(2);
 
 /// The log is cut to this length where one that reads for long, or a large batch, has made it longer.
 pub(crate) const WAL_BYTES: u32 = 8 * 1024 * 1024;
-
-const TABLES: &str = include_str!("layout.sql");
 
 /// The database, open.
 pub struct Store {
@@ -41,8 +36,6 @@ pub struct Account {
     pub id: AccountId,
     /// What is spent and leased.
     pub vault: Vault,
-    /// A run that has ended: nothing more is held on it.
-    pub closed: bool,
 }
 
 /// Why the store does not do what it was asked.
@@ -105,7 +98,7 @@ impl Store {
     ///
     /// [`StoreError`] where it cannot be written, or was written by a newer version.
     pub fn open(file: &Path) -> Result<Store, StoreError> {
-        let connection = Connection::open(file)?;
+        let mut connection = Connection::open(file)?;
         connection.busy_timeout(BUSY_MAX)?;
         // Before the first page is written, or it has no effect; see `retention`.
         connection.pragma_update(None, "auto_vacuum", "incremental")?;
@@ -114,9 +107,8 @@ impl Store {
         // A commit that a power loss takes back is in the journal, or in doubt.
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        let mut store = Store { connection, waits: false };
-        store.lay_out()?;
-        Ok(store)
+        lay_out(&mut connection)?;
+        Ok(Store { connection, waits: false })
     }
 
     /// Opens it to be looked at.
@@ -128,22 +120,6 @@ impl Store {
         let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY_MAX)?;
         Ok(Store { connection, waits: false })
-    }
-
-    fn lay_out(&mut self) -> Result<(), StoreError> {
-        let batch = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let found: i64 = batch.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        match found {
-            0 => {
-                for tables in [TABLES, audit::TABLES, keys::TABLES] {
-                    batch.execute_batch(tables)?;
-                }
-                batch.pragma_update(None, "user_version", LAYOUT)?;
-            }
-            LAYOUT => {}
-            found => return Err(StoreError::Newer { found }),
-        }
-        Ok(batch.commit()?)
     }
 
     /// Whether what is committed from here on survives a loss of power, for the price of waiting for
@@ -173,6 +149,12 @@ impl Store {
     /// For queries.
     pub fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Another number whenever another connection has written.
+    pub(crate) fn data_version(&self) -> Result<i64, StoreError> {
+        let mut query = self.connection.prepare_cached("PRAGMA data_version")?;
+        Ok(query.query_row([], |row| row.get(0))?)
     }
 }
 
@@ -218,14 +200,25 @@ impl Batch<'_> {
     ///
     /// [`StoreError`]; also where there is none.
     pub fn account_of(&self, id: AccountId) -> Result<Account, StoreError> {
-        let query = "SELECT settled, in_doubt, closed, \
+        let query = "SELECT settled, in_doubt, \
              (SELECT coalesce(sum(leased), 0) FROM leases WHERE account = id) FROM accounts WHERE id = ?1";
         let mut query = self.0.prepare_cached(query)?;
-        let (settled, in_doubt, closed, leased) = query.query_row([id.0], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, i64>(3)?))
+        let (settled, in_doubt, leased) = query.query_row([id.0], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         })?;
         let vault = Vault { settled: amount(settled), in_doubt: amount(in_doubt), leased: amount(leased) };
-        Ok(Account { id, vault, closed })
+        Ok(Account { id, vault })
+    }
+
+    /// When the window of an account ends, in seconds since the Unix epoch; none: never.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn set_end(&self, id: AccountId, ends_s: Option<i64>) -> Result<(), StoreError> {
+        let set = "UPDATE accounts SET ends_s = ?2 WHERE id = ?1 AND ends_s IS NOT ?2";
+        self.0.prepare_cached(set)?.execute(params![id.0, ends_s])?;
+        Ok(())
     }
 
     /// Leases a block to this node that lacks so much.
@@ -241,16 +234,14 @@ impl Batch<'_> {
         lacking: NanoUsd,
     ) -> Result<(Account, Grant), StoreError> {
         let mut account = self.account(key)?;
-        let leased = if account.closed { NanoUsd::ZERO } else { account.vault.lease(budget.cap, lacking) };
+        let leased = account.vault.lease(budget.cap, lacking);
         if leased > NanoUsd::ZERO {
             let add = "INSERT INTO leases (account, node, leased) VALUES (?1, ?2, ?3) \
                  ON CONFLICT DO UPDATE SET leased = leased + excluded.leased";
             self.0.prepare_cached(add)?.execute(params![account.id.0, node, number(leased)?])?;
         }
-        // On a run that has ended nothing is left, whatever its cap.
-        let cap = if account.closed { NanoUsd::ZERO } else { budget.cap };
-        let (spent, headroom) = (account.vault.spent(), account.vault.headroom(cap));
-        Ok((account, Grant { mode: budget.mode, cap, spent, headroom, leased }))
+        let (spent, headroom) = (account.vault.spent(), account.vault.headroom(budget.cap));
+        Ok((account, Grant { mode: budget.mode, cap: budget.cap, spent, headroom, leased }))
     }
 
     /// What attempts of this node cost.
@@ -356,6 +347,21 @@ impl Batch<'_> {
         self.0.prepare_cached(set)?.execute([name, value])?;
         Ok(())
     }
+
+    /// Counts one more in a number that is kept, from 0 on.
+    pub(crate) fn raise(&self, name: &str) -> Result<u64, StoreError> {
+        let number = number_of(&self.0, name)?.checked_add(1).ok_or(StoreError::Overflow)?;
+        self.set_meta(name, &number.to_string())?;
+        Ok(number)
+    }
+}
+
+/// A number of `meta`; 0 where there is none.
+pub(crate) fn number_of(connection: &Connection, name: &str) -> Result<u64, StoreError> {
+    let query = "SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?1";
+    let mut query = connection.prepare_cached(query)?;
+    let number: Option<i64> = query.query_row([name], |row| row.get(0)).optional()?;
+    Ok(number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0))
 }
 
 /// As the database has it: only what fits is ever written.

@@ -104,7 +104,7 @@ pub struct Standing {
     pub key: AccountKey,
     /// What is settled, in doubt and leased.
     pub vault: Vault,
-    /// A run that has ended.
+    /// The account of a run that has ended.
     pub closed: bool,
 }
 
@@ -251,7 +251,9 @@ impl Store {
     ///
     /// [`StoreError`].
     pub fn accounts(&self, budget: Option<&str>, limit: u32) -> Result<Vec<Standing>, StoreError> {
-        let text = "SELECT id, budget, scope, start_s, settled, in_doubt, closed, \
+        let text = "SELECT id, budget, scope, start_s, settled, in_doubt, \
+             EXISTS (SELECT 1 FROM runs WHERE runs.scope = accounts.scope \
+                 AND runs.budget = accounts.budget AND ended_s IS NOT NULL), \
              (SELECT coalesce(sum(leased), 0) FROM leases WHERE account = id) FROM accounts \
              WHERE :budget IS NULL OR budget = :budget ORDER BY budget, start_s, scope LIMIT :limit";
         let mut statement = self.connection().prepare_cached(text)?;

@@ -1,11 +1,12 @@
-//! The one thread that writes to the store: settlements, rows and leases, in batches.
+//! The one thread that writes to the store: settlements, rows and leases, in batches; between them it
+//! ends runs, and makes room.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Weak;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use sluice_core::books::{AccountId, Grant};
 use sluice_core::money::NanoUsd;
@@ -14,9 +15,13 @@ use tokio::sync::oneshot;
 use crate::budget::{AccountKey, Drawn};
 use crate::journal::{Journal, Position, SEGMENT_BYTES};
 use crate::recovery::{set_clean, set_clock, set_position};
-use crate::retention::{LIMIT_BYTES, Next, Retention};
-use crate::spending::{Queue, Spending};
-use crate::store::{Store, StoreError};
+use crate::retention::Next;
+use crate::room::Room;
+use crate::rules::Rules;
+use crate::runs::live::LiveRuns;
+use crate::runs::{RunRefused, enter};
+use crate::spending::{NotHeld, Queue, Spending};
+use crate::store::{Batch, Store, StoreError};
 
 /// Between two batches, where nobody waits for a lease.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
@@ -24,11 +29,11 @@ const FLUSH_EVERY: Duration = Duration::from_millis(100);
 /// Between two looks at leases that nobody draws on.
 const IDLE_EVERY: Duration = Duration::from_secs(1);
 
-/// Between two looks at the size of the database.
-const ROOM_EVERY: Duration = Duration::from_secs(60);
-
 /// Those who wait for a lease, in one batch.
 const REFILLS_MAX: usize = 256;
+
+/// Between two looks at runs that nobody draws on, and at what has ended.
+const TEND_EVERY: Duration = Duration::from_secs(1);
 
 /// What the writer is asked for.
 pub(crate) enum Message {
@@ -36,7 +41,7 @@ pub(crate) enum Message {
     Refill {
         drawn: Vec<Drawn>,
         amount: NanoUsd,
-        answer: Answer,
+        answer: oneshot::Sender<Result<(), NotHeld>>,
     },
     ReturnLeases {
         answer: Answer,
@@ -63,20 +68,41 @@ struct Writer {
     folder: PathBuf,
     inbox: Receiver<Message>,
     looked_at: Instant,
-    retention: Retention,
-    looks_at_room: Instant,
+    tends_at: Instant,
+    runs: LiveRuns,
+    room: Room,
+    /// The journal's next segment could not be begun, which is said.
+    stuck: bool,
+}
+
+/// Somebody who waits for a lease.
+struct Refill {
+    drawn: Vec<Drawn>,
+    amount: NanoUsd,
+    answer: oneshot::Sender<Result<(), NotHeld>>,
 }
 
 /// One batch's work.
 #[derive(Default)]
 struct Work {
-    refills: Vec<(Vec<Drawn>, NanoUsd, Answer)>,
+    refills: Vec<Refill>,
     answers: Vec<Answer>,
     back: Vec<(AccountId, NanoUsd)>,
     all_back: bool,
+    /// Runs that are drawn on are written down.
+    touch: bool,
     close: bool,
     #[cfg(test)]
     with: Vec<With>,
+}
+
+/// What a batch came to.
+struct Written {
+    leased: Vec<Leased>,
+    /// For each who waits for a lease.
+    answers: Vec<Result<(), NotHeld>>,
+    /// The time of budgets that it was written by.
+    now_s: i64,
 }
 
 /// A lease that the store has given.
@@ -92,8 +118,9 @@ pub(crate) fn start(
     spending: Weak<Spending>,
     inbox: Receiver<Message>,
 ) -> io::Result<JoinHandle<()>> {
-    let (now, retention) = (Instant::now(), Retention::new(LIMIT_BYTES));
-    let writer = Writer { store, folder, inbox, looked_at: now, retention, looks_at_room: now + ROOM_EVERY };
+    let now = Instant::now();
+    let (runs, room) = (LiveRuns::default(), Room::new(now));
+    let writer = Writer { store, folder, inbox, looked_at: now, tends_at: now, runs, room, stuck: false };
     std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&spending))
 }
 
@@ -118,36 +145,37 @@ impl Writer {
             let close = work.close;
             #[cfg(test)]
             work.with.drain(..).for_each(|with| with(&self.store));
+            // Before anybody is answered. What is not seen now is seen in the next round.
+            let _ = self.runs.notice(&mut self.store, &spending);
             self.batch(&spending, work);
             if close {
                 return;
             }
-            self.make_room();
+            self.tend(&spending);
         }
     }
 
-    /// Keeps the database within its share of the disk, a little at a time.
-    fn make_room(&mut self) {
+    /// What has no part in a batch: runs that rest, and room.
+    fn tend(&mut self, spending: &Spending) {
         let now = Instant::now();
-        if now < self.looks_at_room {
+        if now < self.tends_at {
             return;
         }
-        // Windows are not known here: accounts stay, calls and sums go.
-        let step = self.retention.step(&mut self.store, unix_ms(), &|_| None);
-        let next = step.as_ref().map_or(Next::Enough, |report| report.next);
-        self.looks_at_room = now + if next == Next::More { FLUSH_EVERY } else { ROOM_EVERY };
-        if let Ok(report) = &step
-            && report.reached
-        {
-            let bytes = report.size.all_bytes();
-            tracing::warn!(bytes, "the ledger has reached its share of the disk: the oldest calls go");
+        self.tends_at = now + TEND_EVERY;
+        let rules = spending.rules_now();
+        // Where the store takes nothing, batches say so; the next time comes soon.
+        let _ = self.runs.tend(&mut self.store, spending, &rules);
+        if self.room.make(&mut self.store, &rules, spending.clock_s(), now) == Next::More {
+            self.tends_at = now;
         }
     }
 
     fn batch(&mut self, spending: &Spending, mut work: Work) {
         let now = Instant::now();
         let look = now.saturating_duration_since(self.looked_at) >= IDLE_EVERY;
-        let (queue, position, next_hold) = {
+        // Only who leases goes by them.
+        let rules = if work.refills.is_empty() { Rules::default() } else { spending.rules_now() };
+        let (queue, journal, touch) = {
             let mut inner = spending.lock();
             if work.all_back || work.close {
                 work.back = inner.books.all_free();
@@ -155,15 +183,22 @@ impl Writer {
                 self.looked_at = now;
                 work.back = inner.books.idle(now);
             }
-            (std::mem::take(&mut inner.queue), inner.journal.position(), inner.next_hold)
+            let touch = work.close || self.runs.is_due(&inner, spending.clock_s());
+            (std::mem::take(&mut inner.queue), (inner.journal.position(), inner.next_hold), touch)
         };
-        let idle = work.refills.is_empty() && work.back.is_empty() && work.answers.is_empty() && !work.close;
+        work.touch = touch;
+        let idle = work.refills.is_empty() && work.back.is_empty() && work.answers.is_empty() && !touch;
         if idle && queue.charges.is_empty() && queue.rows.is_empty() {
             spending.lock().forget();
             return;
         }
-        match self.write(spending, &queue, &work, position, next_hold) {
-            Ok(leased) => self.done(spending, &queue, leased, work, position),
+        match self.write(spending, &queue, &work, &rules, journal) {
+            Ok(written) => {
+                for Leased { key, id, .. } in &written.leased {
+                    self.runs.entered(*id, key, &rules);
+                }
+                self.done(spending, &queue, written, work, journal.0);
+            }
             Err(error) => failed(spending, queue, work, &error),
         }
     }
@@ -173,10 +208,10 @@ impl Writer {
         spending: &Spending,
         queue: &Queue,
         work: &Work,
-        position: Position,
-        next_hold: u64,
-    ) -> Result<Vec<Leased>, StoreError> {
-        let node = &spending.node;
+        rules: &Rules,
+        (position, next_hold): (Position, u64),
+    ) -> Result<Written, StoreError> {
+        let (node, now_s) = (&spending.node, spending.clock_s());
         // A lease that the power took back could be spent and forgotten; a settlement cannot: what it
         // leaves is leased, and in doubt.
         self.store.sync(!work.refills.is_empty())?;
@@ -188,67 +223,97 @@ impl Writer {
         for (id, free) in &work.back {
             batch.give_back(node, *id, *free)?;
         }
+        // Before somebody is told that a run has rested.
+        if work.touch {
+            self.runs.touch(&batch, now_s)?;
+        }
         let mut leased: Vec<Leased> = Vec::new();
-        for (drawn, amount, _) in &work.refills {
-            for one in drawn {
-                let given = leased.iter().filter(|lease| lease.key == one.key);
-                let given = given.fold(NanoUsd::ZERO, |sum, lease| sum.saturating_add(lease.grant.leased));
-                let free = {
-                    let inner = spending.lock();
-                    inner.id_of(&one.key).map_or(NanoUsd::ZERO, |id| inner.books.free(id))
-                };
-                let lacking = amount.saturating_sub(free.saturating_add(given));
-                let (account, grant) = batch.lease(node, &one.key, &one.budget, lacking)?;
-                leased.push(Leased { key: one.key.clone(), id: account.id, grant });
-            }
+        let mut answers = Vec::with_capacity(work.refills.len());
+        for refill in &work.refills {
+            answers.push(match enter(&batch, &refill.drawn, rules, now_s)? {
+                Ok(open) => lease(&batch, spending, &open, refill.amount, &mut leased).map(Ok)?,
+                Err(refused) => Err(refused),
+            });
         }
         set_position(&batch, position, next_hold)?;
-        set_clock(&batch, spending.clock_s())?;
+        set_clock(&batch, now_s)?;
         if work.close {
             set_clean(&batch)?;
         }
         batch.commit()?;
-        Ok(leased)
+        let answers = answers.into_iter().map(|answer: Result<(), RunRefused>| answer.map_err(run_refused));
+        Ok(Written { leased, answers: answers.collect(), now_s })
     }
 
-    fn done(
-        &mut self,
-        spending: &Spending,
-        queue: &Queue,
-        leased: Vec<Leased>,
-        work: Work,
-        position: Position,
-    ) {
+    fn done(&mut self, spending: &Spending, queue: &Queue, written: Written, work: Work, position: Position) {
         let now = Instant::now();
         let mut inner = spending.lock();
         for (id, charge) in sums(queue) {
             inner.books.stored(id, charge);
         }
-        for Leased { key, id, grant } in leased {
+        for Leased { key, id, grant } in written.leased {
             inner.learn(key, id);
             inner.books.granted(id, grant, now);
         }
         inner.forget();
         inner.trouble = None;
-        let long = inner.journal.position().offset > SEGMENT_BYTES;
-        if long && let Err(error) = inner.next_segment() {
-            tracing::warn!(%error, "the journal's next segment cannot be begun");
+        if work.touch {
+            self.runs.touched(&inner, written.now_s);
+        }
+        if inner.journal.position().offset > SEGMENT_BYTES {
+            let begun = inner.next_segment();
+            if let Err(error) = &begun
+                && !self.stuck
+            {
+                tracing::warn!(%error, "the journal's next segment cannot be begun; this one goes on");
+            }
+            self.stuck = begun.is_err();
         }
         drop(inner);
         if position.segment > 1 {
             Journal::forget_before(Path::new(&self.folder), position.segment);
         }
-        for answer in work.answers.into_iter().chain(work.refills.into_iter().map(|(_, _, answer)| answer)) {
-            // Who has left needs no answer.
-            let _ = answer.send(Ok(()));
+        // Who has left needs no answer.
+        work.answers.into_iter().for_each(|answer| _ = answer.send(Ok(())));
+        for (refill, answer) in work.refills.into_iter().zip(written.answers) {
+            _ = refill.answer.send(answer);
         }
     }
+}
+
+/// Leases so much of each of these accounts as a hold of this amount lacks.
+fn lease(
+    batch: &Batch<'_>,
+    spending: &Spending,
+    open: &[&Drawn],
+    amount: NanoUsd,
+    leased: &mut Vec<Leased>,
+) -> Result<(), StoreError> {
+    for one in open {
+        let given = leased.iter().filter(|lease| lease.key == one.key);
+        let given = given.fold(NanoUsd::ZERO, |sum, lease| sum.saturating_add(lease.grant.leased));
+        let free = {
+            let inner = spending.lock();
+            inner.id_of(&one.key).map_or(NanoUsd::ZERO, |id| inner.books.free(id))
+        };
+        let lacking = amount.saturating_sub(free.saturating_add(given));
+        let (account, grant) = batch.lease(&spending.node, &one.key, &one.budget, lacking)?;
+        batch.set_end(account.id, one.resets_s)?;
+        leased.push(Leased { key: one.key.clone(), id: account.id, grant });
+    }
+    Ok(())
+}
+
+fn run_refused(refused: RunRefused) -> NotHeld {
+    NotHeld::Run(Box::new(refused))
 }
 
 impl Work {
     fn take(&mut self, message: Message) {
         match message {
-            Message::Refill { drawn, amount, answer } => self.refills.push((drawn, amount, answer)),
+            Message::Refill { drawn, amount, answer } => {
+                self.refills.push(Refill { drawn, amount, answer });
+            }
             Message::Flush { answer } => self.answers.push(answer),
             Message::ReturnLeases { answer } => {
                 self.all_back = true;
@@ -277,14 +342,10 @@ fn failed(spending: &Spending, mut queue: Queue, work: Work, error: &StoreError)
         tracing::error!(reason = code, error = ?error, "the ledger cannot be written; nothing of it is lost");
     }
     drop(inner);
-    for answer in work.answers.into_iter().chain(work.refills.into_iter().map(|(_, _, answer)| answer)) {
-        let _ = answer.send(Err(code));
+    work.answers.into_iter().for_each(|answer| _ = answer.send(Err(code)));
+    for refill in work.refills {
+        _ = refill.answer.send(Err(NotHeld::Store(code)));
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What each account is charged.

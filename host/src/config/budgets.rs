@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_core::books::Mode;
 use sluice_core::money::NanoUsd;
 use sluice_core::window::{Window, Zone};
-use sluice_ledger::budget;
+use sluice_ledger::budget::{self, OF_THE_KEY};
+use sluice_ledger::rules::RunRules;
 
 use super::Model;
 use super::reader::{Found, Table};
@@ -17,8 +19,16 @@ const BUDGETS_MAX: usize = 16;
 /// Characters of a budget's name at most.
 const NAME_CHARS_MAX: usize = 64;
 
-/// What the names of keys' own budgets begin with.
-pub(crate) const OF_THE_KEY: &str = "of the key, ";
+/// When a run is idle, where nothing is said.
+const IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What that may be: the ledger notes every quarter of a minute what is drawn on.
+const IDLE_MIN: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Runs of one key at once, where nothing is said, and at most.
+const RUNS: u32 = 1000;
+const RUNS_MAX: u64 = 1_000_000;
 
 /// One `[[budgets]]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +40,8 @@ pub(crate) struct Budget {
     pub(crate) missing_run: MissingRun,
     /// A model to go on with where it is exhausted.
     pub(crate) downgrade_to: Option<String>,
+    /// Where there is an account for each run.
+    pub(crate) runs: Option<RunRules>,
 }
 
 /// Whose account it is.
@@ -119,6 +131,7 @@ fn budget(table: &Table<'_>, models: &[Model]) -> Option<Budget> {
     let missing_run =
         or_first(table, "missing_run", &[("key", MissingRun::Key), ("refuse", MissingRun::Refuse)]);
     let downgrade_to = downgrade_to(table, models);
+    let runs = runs(table, per);
     table.finish();
     let rule = Arc::new(budget::Budget { name: name?, cap: cap?, mode: mode? });
     Some(Budget {
@@ -128,6 +141,7 @@ fn budget(table: &Table<'_>, models: &[Model]) -> Option<Budget> {
         unpriced: unpriced?,
         missing_run: missing_run?,
         downgrade_to: downgrade_to?,
+        runs: runs?,
     })
 }
 
@@ -149,6 +163,26 @@ fn downgrade_to(table: &Table<'_>, models: &[Model]) -> Option<Option<String>> {
             None
         }
     }
+}
+
+/// Of a budget that has no runs, none.
+fn runs(table: &Table<'_>, per: Option<Per>) -> Option<Option<RunRules>> {
+    let (idle, runs_max) = (table.get("idle"), table.get("runs_max"));
+    if per.is_some_and(|per| per != Per::Run) {
+        let said = idle.iter().chain(&runs_max);
+        said.for_each(|found| _ = found.refuse::<()>("is for budgets with per = \"run\""));
+        return Some(None);
+    }
+    let wanted = "wanted a time from 1m to 365d, such as \"24h\" or \"7d\"";
+    let idle = match idle {
+        None => IDLE,
+        Some(found) => found.duration_in(IDLE_MIN..=IDLE_MAX, wanted)?,
+    };
+    let runs_max = match runs_max {
+        None => RUNS,
+        Some(found) => u32::try_from(found.integer(1..=RUNS_MAX)?).ok()?,
+    };
+    Some(Some(RunRules { idle_s: i64::try_from(idle.as_secs()).ok()?, runs_max }))
 }
 
 fn window(table: &Table<'_>) -> Option<Window> {

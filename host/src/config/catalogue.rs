@@ -12,8 +12,8 @@ use url::Url;
 use super::sections::DEFAULT_POLICY;
 use super::tariffs::{self, Tariffs};
 use super::{
-    Absent, Access, Config, ConfigError, Environment, Limits, Located, Model, Place, PluginFolder, Secret,
-    Server, Target, TargetModel, Upstream, VendorTimers, timers,
+    Absent, Access, Config, ConfigError, Environment, Ledger, Limits, Located, Model, Place, PluginFolder,
+    Secret, Server, Target, TargetModel, Upstream, VendorTimers, timers,
 };
 
 /// Data, not code: what is known about vendors.
@@ -67,6 +67,7 @@ pub(super) fn without_file(environment: &Environment) -> Result<Config, ConfigEr
         models,
         absent,
         budgets: Arc::new([]),
+        ledger: Ledger::default(),
         secret_files: Vec::new(),
     })
 }

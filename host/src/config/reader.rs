@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -221,15 +221,23 @@ impl<'d> Found<'d> {
 
     /// A time span from a millisecond to a day, such as "30s" or "1m 30s".
     pub(super) fn duration(&self) -> Option<Duration> {
+        self.duration_in(
+            DURATION_MIN..=DURATION_MAX,
+            "wanted a time from 1ms to 1d, such as \"500ms\", \"30s\" or \"10m\"",
+        )
+    }
+
+    /// A time span within a range, which `wanted` names.
+    pub(super) fn duration_in(&self, range: RangeInclusive<Duration>, wanted: &str) -> Option<Duration> {
         let span = humantime::parse_duration(self.text()?).ok();
-        match span.filter(|span| (DURATION_MIN..=DURATION_MAX).contains(span)) {
+        match span.filter(|span| range.contains(span)) {
             Some(span) => Some(span),
-            None => self.refuse("wanted a time from 1ms to 1d, such as \"500ms\", \"30s\" or \"10m\""),
+            None => self.refuse(wanted),
         }
     }
 
     /// An integer within a range.
-    pub(super) fn integer(&self, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    pub(super) fn integer(&self, range: RangeInclusive<u64>) -> Option<u64> {
         let number = self
             .value
             .as_integer()

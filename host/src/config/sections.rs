@@ -9,10 +9,10 @@ use toml::de::DeTable;
 
 use super::reader::{Document, Found, Table};
 use super::{
-    Access, Config, ConfigError, Environment, Located, Model, Place, PluginFolder, Secret, Server, Target,
-    TargetModel, Tariffs, Upstream, VendorTimers,
+    Access, Config, ConfigError, Environment, Ledger, Located, Model, Place, PluginFolder, Secret, Server,
+    Target, TargetModel, Tariffs, Upstream, VendorTimers,
 };
-use super::{access, budgets, limits, price, tariffs, timers};
+use super::{access, budgets, ledger, limits, price, tariffs, timers};
 
 /// Policy of a model that names none.
 pub(super) const DEFAULT_POLICY: &str = "priority";
@@ -30,7 +30,7 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         Ok(entries) => entries,
         Err(error) => return Err(ConfigError::Problems(vec![document.syntax(&error)])),
     };
-    let (server, access, plugins, upstreams, models, budgets) = {
+    let (server, access, plugins, upstreams, models, budgets, ledger) = {
         let root = document.root(entries.get_ref());
         let mut access = access::access(&root, environment);
         let server = root.table("server");
@@ -42,17 +42,18 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         tariffs::assign(prices, &mut upstreams)?;
         let models = models(&root);
         let budgets = budgets::budgets(&root, &models).into();
+        let ledger = root.table("ledger").map_or_else(Ledger::default, |table| ledger::ledger(&table));
         check_names(&root, &upstreams, &models);
         root.not_built("listen", "further listeners");
         root.finish();
-        (server, access, plugins, upstreams, models, budgets)
+        (server, access, plugins, upstreams, models, budgets, ledger)
     };
     let (problems, secret_files) = document.into_findings();
     if !problems.is_empty() {
         return Err(ConfigError::Problems(problems));
     }
     let (file, absent) = (Some(file.into()), Vec::new());
-    Ok(Config { file, server, access, plugins, upstreams, models, absent, budgets, secret_files })
+    Ok(Config { file, server, access, plugins, upstreams, models, absent, budgets, ledger, secret_files })
 }
 
 fn server_of(table: Table<'_>, access: &mut Access) -> Server {

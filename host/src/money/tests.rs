@@ -37,6 +37,7 @@ impl Machine {
             unpriced: Unpriced::Deny,
             missing_run: MissingRun::Refuse,
             downgrade_to: None,
+            runs: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let folder = TempDir::new().unwrap();

@@ -36,7 +36,7 @@ fn ledger(calls: &[(&str, u64)]) -> (TempDir, Store) {
             Row { at_ms: day * DAY_MS, key: (*name).into(), run: "r".into(), cost: *cost, ..Row::default() };
         batch.add_rows(&[row]).unwrap();
         // A window for each day.
-        for key in [key("keys", name, day as i64), key("runs", "r", 0), key("all", "", 0)] {
+        for key in [key("keys", name, day as i64), key("runs", &format!("{name}/r"), 0), key("all", "", 0)] {
             let budget = Budget { name: key.budget.clone(), cap: usd(u64::MAX / 4), mode: Mode::Enforce };
             let (account, _) = batch.lease("0", &key, &budget, usd(*cost)).unwrap();
             batch.settle("0", account.id, usd(*cost)).unwrap();
@@ -57,19 +57,19 @@ fn after(change: &str, known: &Known) -> Vec<Finding> {
 
 #[test]
 fn a_charge_without_its_call_and_a_call_without_its_charge_are_found() {
-    let more = after("UPDATE accounts SET settled = settled + 1 WHERE budget = 'runs'", &known(100));
+    let more = after("UPDATE accounts SET settled = settled + 1 WHERE scope = 'a/r'", &known(100));
     let of = |budget: &str, scope: &str, settled, calls| Finding::Settled {
         budget: budget.into(),
         scope: scope.into(),
         settled: usd(settled),
         calls: usd(calls),
     };
-    assert_eq!(more, [of("runs", "r", 61, 60)]);
+    assert_eq!(more, [of("runs", "a/r", 41, 40)]);
     let less =
         after("UPDATE accounts SET settled = settled - 1 WHERE scope = 'a' AND start_s = 0", &known(100));
     assert_eq!(less, [of("keys", "a", 39, 40)], "over its windows");
     let none = after("DELETE FROM calls WHERE cost = 20; DELETE FROM usage WHERE cost = 20", &known(100));
-    assert_eq!(none, [of("all", "", 60, 40), of("keys", "b", 20, 0), of("runs", "r", 60, 40)]);
+    assert_eq!(none, [of("all", "", 60, 40), of("keys", "b", 20, 0), of("runs", "b/r", 20, 0)]);
 }
 
 #[test]
@@ -88,8 +88,11 @@ fn caps_leases_and_signs_are_found() {
     assert_eq!(found, [], "up to its cap");
     let found = after("UPDATE accounts SET in_doubt = 1 WHERE budget = 'all'", &known(60));
     assert_eq!(found, [Finding::OverCap { account: key("all", "", 0), cap: usd(60), spent: usd(61) }]);
-    let lease = "INSERT INTO leases SELECT id, '0', 7 FROM accounts WHERE budget = 'runs'";
-    assert_eq!(after(lease, &known(100)), [Finding::Leased { account: key("runs", "r", 0), leased: usd(7) }]);
+    let lease = "INSERT INTO leases SELECT id, '0', 7 FROM accounts WHERE scope = 'a/r'";
+    assert_eq!(
+        after(lease, &known(100)),
+        [Finding::Leased { account: key("runs", "a/r", 0), leased: usd(7) }]
+    );
     assert_eq!(after(lease, &Known { gateway: Gateway::Up, ..known(100) }), []);
     let found = after("UPDATE accounts SET in_doubt = -1 WHERE budget = 'all'", &known(100));
     assert_eq!(found, [Finding::Negative { table: "accounts", rows: 1 }]);

@@ -39,7 +39,7 @@ fn scopes() -> Scopes {
 /// A process that dies with these holds on all three accounts.
 fn dies_with(folder: &Path, boot: &str, holds: &[u64]) {
     let (spending, _) = Spending::open(folder, boot, 50).unwrap();
-    let accounts = [drawn("keys", "k1"), drawn("runs", "r1"), drawn("all", "")];
+    let accounts = [drawn("keys", "k1"), drawn("runs", "k1/r1"), drawn("all", "")];
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for (number, amount) in holds.iter().enumerate() {
         let attempt = Attempt { request: format!("req-{number}"), name: "up/model-1".into(), at_ms: 40 };
@@ -91,7 +91,7 @@ fn a_hold_in_doubt_is_listed_with_all_that_is_known() {
     assert_eq!((&**request, &**attempt, *since_ms), ("req-0", "up/model-1", 40));
     let mut names: Vec<_> = accounts.iter().map(|(_, key)| (&*key.budget, &*key.scope)).collect();
     names.sort_unstable();
-    assert_eq!(names, [("all", ""), ("keys", "k1"), ("runs", "r1")]);
+    assert_eq!(names, [("all", ""), ("keys", "k1"), ("runs", "k1/r1")]);
     assert_eq!(store.doubts(1).unwrap().len(), 1);
     assert_eq!(store.remainders().unwrap(), []);
 }
@@ -208,7 +208,7 @@ fn a_gateway_that_runs_learns_of_it_before_it_refuses() {
     dies_with(folder.path(), "boot-1", &[CAP]);
     let (spending, _) = Spending::open(folder.path(), "boot-1", 60).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let accounts = [drawn("keys", "k1"), drawn("runs", "r1"), drawn("all", "")];
+    let accounts = [drawn("keys", "k1"), drawn("runs", "k1/r1"), drawn("all", "")];
     let hold = |amount| runtime.block_on(spending.hold(&accounts, usd(amount), Attempt::default()));
     assert!(hold(1).is_err());
     let mut store = Store::open(&file(&folder)).unwrap();

@@ -235,9 +235,7 @@ fn set_digest(
 }
 
 fn raise_generation(batch: &Batch<'_>) -> Result<u64, StoreError> {
-    let generation = rows::generation(batch.connection())?.checked_add(1).ok_or(StoreError::Overflow)?;
-    batch.set_meta(GENERATION, &generation.to_string())?;
-    Ok(generation)
+    batch.raise(GENERATION)
 }
 
 fn json(terms: &Terms) -> Result<Value, StoreError> {

@@ -1,11 +1,11 @@
 //! How keys lie in the database: their terms as JSON, their secrets as digests.
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 
 use super::secret::{Before, Digest, KeyId, Secrets};
 use super::terms::{Draft, Terms};
 use super::{KeyRecord, Listed, NotAKey, Unreadable};
-use crate::store::StoreError;
+use crate::store::{StoreError, number_of};
 
 pub(crate) const TABLES: &str = "
 CREATE TABLE keys (
@@ -54,14 +54,6 @@ pub(super) fn list(connection: &Connection) -> Result<Listed, StoreError> {
 /// How many acts have changed a key.
 pub(super) fn generation(connection: &Connection) -> Result<u64, StoreError> {
     number_of(connection, GENERATION)
-}
-
-/// A number of `meta`; 0 where there is none.
-pub(super) fn number_of(connection: &Connection, name: &str) -> Result<u64, StoreError> {
-    let query = "SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?1";
-    let mut query = connection.prepare_cached(query)?;
-    let number: Option<i64> = query.query_row([name], |row| row.get(0)).optional()?;
-    Ok(number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0))
 }
 
 impl Raw {

@@ -9,7 +9,8 @@ use super::ring::Ring;
 use super::rows;
 use super::{KeyError, KeyStore};
 use crate::lock::DataLock;
-use crate::store::StoreError;
+use crate::runs::live;
+use crate::store::{StoreError, number_of};
 
 /// Of `meta`: the generation that the running gateway goes by.
 const SEEN: &str = "keys_seen";
@@ -38,7 +39,7 @@ impl KeyStore {
     /// [`StoreError`]; the change is given the next time.
     pub fn changed(&mut self) -> Result<Option<Ring>, StoreError> {
         // Asked first: what is written from here on is another version, and is looked at next time.
-        let version = self.data_version()?;
+        let version = self.store.data_version()?;
         if self.looked == Some(version) {
             return Ok(None);
         }
@@ -74,10 +75,23 @@ impl KeyStore {
     ///
     /// [`KeyError`].
     pub fn wait_until_seen(&self, generation: u64, within: Duration) -> Result<Seen, KeyError> {
+        self.wait_for(SEEN, generation, within)
+    }
+
+    /// The same, for a run that was closed: by [`Closed::Done`](crate::runs::acts::Closed::Done).
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`].
+    pub fn wait_until_closed(&self, generation: u64, within: Duration) -> Result<Seen, KeyError> {
+        self.wait_for(live::SEEN, generation, within)
+    }
+
+    fn wait_for(&self, name: &str, generation: u64, within: Duration) -> Result<Seen, KeyError> {
         let since = Instant::now();
         let folder = if self.folder.as_os_str().is_empty() { Path::new(".") } else { &self.folder };
         loop {
-            if rows::number_of(self.store.connection(), SEEN)? >= generation {
+            if number_of(self.store.connection(), name)? >= generation {
                 return Ok(Seen::Taken);
             }
             if !DataLock::is_held(folder)? {
@@ -90,11 +104,5 @@ impl KeyStore {
             #[expect(clippy::disallowed_methods, reason = "the command line waits; no worker does")]
             std::thread::sleep(left.min(LOOK_EVERY));
         }
-    }
-
-    /// Another number whenever another connection has written.
-    fn data_version(&self) -> Result<i64, StoreError> {
-        let mut query = self.store.connection().prepare_cached("PRAGMA data_version")?;
-        Ok(query.query_row([], |row| row.get(0))?)
     }
 }

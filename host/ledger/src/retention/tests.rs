@@ -5,6 +5,7 @@ use sluice_core::money::NanoUsd;
 use tempfile::TempDir;
 
 use super::*;
+use crate::budget::AccountKey;
 use crate::checker::{Findings, Known};
 use crate::rows::Row;
 use crate::usage::{By, Query, Which};
@@ -40,15 +41,11 @@ fn calls(day: u64, count: u64, over_ms: u64) -> Vec<Row> {
     (0..count).map(call).collect()
 }
 
-fn never(_: &AccountKey) -> Option<i64> {
-    None
-}
-
 /// Steps until there is nothing more to do.
 fn run(retention: &mut Retention, store: &mut Store) -> Vec<Report> {
     let mut reports = Vec::new();
     loop {
-        let report = retention.step(store, NOW_MS, &never).unwrap();
+        let report = retention.step(store, NOW_MS).unwrap();
         assert!(report.calls <= 2000 && report.runs <= 2000 && report.pages <= PAGES_MAX, "{report:?}");
         reports.push(report);
         if report.next != Next::More {
@@ -80,7 +77,7 @@ fn below_the_limit_nothing_goes() {
     let (_folder, mut store) = empty();
     add(&mut store, &calls(1, 100, DAY_MS));
     let mut retention = Retention::new(LIMIT_BYTES);
-    let report = retention.step(&mut store, NOW_MS, &never).unwrap();
+    let report = retention.step(&mut store, NOW_MS).unwrap();
     assert_eq!((report.next, report.calls, report.reached), (Next::Enough, 0, false));
     assert_eq!(days(&store), [(1, 100)]);
 }
@@ -154,38 +151,53 @@ fn then_old_days_forget_their_runs_and_nothing_else() {
 fn accounts_go_last_and_only_where_their_money_cannot_matter() {
     let (_folder, mut store) = empty();
     let now_s = (NOW_MS / 1000) as i64;
-    let end = |days: i64| now_s - days * 24 * 60 * 60;
+    let end = |days: i64| Some(now_s - days * 24 * 60 * 60);
     let batch = store.batch().unwrap();
-    let account = |scope: &str, end_s: i64| {
-        let key = AccountKey { budget: "b".into(), scope: scope.into(), start_s: end_s - 100 };
+    let account = |scope: &str, ends_s: Option<i64>| {
+        let key = AccountKey { budget: "b".into(), scope: scope.into(), start_s: 7 };
         let id = batch.account(&key).unwrap().id;
+        batch.set_end(id, ends_s).unwrap();
         batch.settle("0", id, NanoUsd::from_nanos(5)).unwrap();
         id
     };
-    let doubt = account("in doubt", end(900));
+    let doubt = account("in doubt", end(90));
     batch.orphan("0", doubt, NanoUsd::from_nanos(1)).unwrap();
-    let leased = account("leased", end(900));
+    let leased = account("leased", end(90));
     batch.connection().execute("INSERT INTO leases VALUES (?1, '0', 1)", [leased.0]).unwrap();
-    account("old", end(401));
-    account("young", end(400));
-    account("no end", end(900));
-    account("the last", end(900));
+    account("old", end(41));
+    account("young", end(40));
+    account("no end", None);
+    account("the last", end(90));
     batch.commit().unwrap();
-    let ends = |key: &AccountKey| (&*key.scope != "no end").then_some(key.start_s + 100);
     let scopes = |store: &Store| -> Vec<String> {
         store.accounts(None, 10).unwrap().iter().map(|one| String::from(&*one.key.scope)).collect()
     };
-    let report = Retention::new(0).step(&mut store, NOW_MS, &ends).unwrap();
+    let report = Retention::new(0).step(&mut store, NOW_MS).unwrap();
     assert_eq!((report.accounts, scopes(&store).len()), (0, 6), "there is room");
     let mut retention = small(1);
-    let report = retention.step(&mut store, NOW_MS, &ends).unwrap();
+    let report = retention.step(&mut store, NOW_MS).unwrap();
     assert_eq!((report.accounts, report.next), (1, Next::More));
     let mut left = scopes(&store);
     left.sort_unstable();
     assert_eq!(left, ["in doubt", "leased", "no end", "the last", "young"]);
-    assert_eq!(retention.step(&mut store, NOW_MS, &ends).unwrap().next, Next::Floor);
-    let known = Known { scopes: [("b".into(), crate::budget::Scope::Key)].into(), ..Known::default() };
-    assert_eq!(store.check(&known).unwrap().unchecked, ["b"]);
+    assert_eq!(retention.step(&mut store, NOW_MS).unwrap().next, Next::Floor);
+    let scope = crate::budget::Scope::Key;
+    let known = Known { scopes: [("b".into(), scope), ("c".into(), scope)].into(), ..Known::default() };
+    assert_eq!(store.check(&known).unwrap().unchecked, ["b"], "the other is held against its calls");
+}
+
+#[test]
+fn another_limit_is_kept_from_then_on_and_said_anew() {
+    let (_folder, mut store) = empty();
+    add(&mut store, &calls(1, 100, DAY_MS));
+    let mut retention = small(1);
+    assert!(retention.step(&mut store, NOW_MS).unwrap().reached);
+    assert!(!retention.step(&mut store, NOW_MS).unwrap().reached);
+    assert!(retention.limit(2 * LIMIT_BYTES));
+    assert!(!retention.limit(2 * LIMIT_BYTES), "the same");
+    assert_eq!(retention.step(&mut store, NOW_MS).unwrap().next, Next::Enough);
+    retention.kept_bytes = 1;
+    assert!(retention.step(&mut store, NOW_MS).unwrap().reached);
 }
 
 #[test]
@@ -233,15 +245,15 @@ fn while_somebody_reads_for_long_nothing_makes_the_log_longer() {
     let mut retention = Retention { kept_bytes: 1, reserve_bytes: 100_000, ..Retention::new(0) };
     let wal = || std::fs::metadata(folder.path().join("sluice.db-wal")).unwrap().len();
     let before = wal();
-    let report = retention.step(&mut store, NOW_MS, &never).unwrap();
+    let report = retention.step(&mut store, NOW_MS).unwrap();
     assert_eq!((report.next, report.calls, wal()), (Next::Reader, 0, before));
     drop(reading);
     store.connection().pragma_update(None, "journal_size_limit", 50_000).unwrap();
-    assert_eq!(retention.step(&mut store, NOW_MS, &never).unwrap().next, Next::Reader);
+    assert_eq!(retention.step(&mut store, NOW_MS).unwrap().next, Next::Reader);
     add(&mut store, &[]);
     add(&mut store, &calls(5, 1, DAY_MS));
     assert!(wal() < before, "the next batch has cut it");
-    assert_eq!(retention.step(&mut store, NOW_MS, &never).unwrap().calls, 100);
+    assert_eq!(retention.step(&mut store, NOW_MS).unwrap().calls, 100);
 }
 
 proptest! {

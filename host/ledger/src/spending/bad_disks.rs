@@ -172,7 +172,7 @@ fn old_calls_make_room_in_a_database_that_is_full() {
     }
     store.connection().execute_batch("PRAGMA max_page_count = 1").unwrap();
     assert!(matches!(add(&mut store, 0), Err(StoreError::Full)));
-    let report = Retention::new(0).step(&mut store, u64::MAX, &|_| None).unwrap();
+    let report = Retention::new(0).step(&mut store, u64::MAX).unwrap();
     assert_eq!(report.calls, 100);
     add(&mut store, crate::rows::DAY_MS).unwrap();
 }
@@ -338,4 +338,57 @@ fn a_folder_that_is_read_only_is_said_and_is_as_it_was_afterwards() {
     }
     open(&data).close();
     assert_eq!(stored(&data), (60, 0, 1));
+}
+
+/// Counts what is said of the journal's next segment.
+struct Ears(Arc<AtomicU64>);
+
+impl tracing::Subscriber for Ears {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().ends_with("::writer") && *metadata.level() == tracing::Level::WARN
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut |_: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            let is_it = format!("{value:?}").contains("next segment");
+            self.0.fetch_add(is_it.into(), Ordering::Relaxed);
+        });
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_segment_that_cannot_be_begun_is_said_once_for_each_trouble() {
+    let folder = TempDir::new().unwrap();
+    let said = Arc::new(AtomicU64::new(0));
+    // The writer has a thread of its own.
+    tracing::subscriber::set_global_default(Ears(Arc::clone(&said))).unwrap();
+    let spending = open(folder.path());
+    for trouble in 1..=2 {
+        let next = spending.lock().journal.position().segment + 1;
+        let in_its_way = folder.path().join(format!("journal/{next:08}.journal"));
+        fs::create_dir(&in_its_way).unwrap();
+        while spending.lock().journal.position().offset <= crate::journal::SEGMENT_BYTES {
+            hold(&spending, 1).unwrap().settle(usd(0), long_row(0));
+        }
+        for _ in 0..5 {
+            spending.flush().unwrap();
+        }
+        assert_eq!(
+            (said.load(Ordering::Relaxed), spending.lock().journal.position().segment),
+            (trouble, next - 1)
+        );
+        fs::remove_dir(&in_its_way).unwrap();
+        spending.flush().unwrap();
+        assert_eq!(spending.lock().journal.position().segment, next);
+    }
+    spending.close();
 }

@@ -112,7 +112,7 @@ fn race(seed: u64, rule: Rule) -> Outcome {
                                 least.fetch_min(refused.amount.nanos(), Ordering::Relaxed);
                                 continue 'calls;
                             }
-                            Err(NotHeld::Store(why)) => panic!("{why}"),
+                            Err(why @ (NotHeld::Store(_) | NotHeld::Run(_))) => panic!("{why:?}"),
                         }
                     };
                     open.push((held, worst));
