@@ -193,20 +193,25 @@ impl Reading<'_> {
         }
         let mut meter = Meter::default();
         match self.plan.response {
-            ResponsePlan::SameWire => match Whole::read(&text) {
-                Whole::Completion => {
-                    if attempt.is_measured() {
-                        meter.whole(&text);
+            ResponsePlan::SameWire => {
+                let whole = match attempt.is_measured() {
+                    true => Whole::metered(&text, &mut meter),
+                    false => Whole::read(&text),
+                };
+                match whole {
+                    Whole::Completion => {
                         attempt.uses(&Metered::of(&meter, None));
+                        Ok(self.answer(head, Body::full(text)))
                     }
-                    Ok(self.answer(head, Body::full(text)))
+                    Whole::Malformed => Err(FaultKind::Malformed),
+                    Whole::Error(inside) => Err(self.upstream.says(inside.class, &inside.message)),
                 }
-                Whole::Malformed => Err(FaultKind::Malformed),
-                Whole::Error(inside) => Err(self.upstream.says(inside.class, &inside.message)),
-            },
+            }
             ResponsePlan::Mapped => {
                 let mut overheard = Overheard::default();
-                overheard.hear(&text);
+                if attempt.is_measured() {
+                    overheard.hear(&text);
+                }
                 let heard = Metered { overheard: overheard.floor(), ..Metered::default() };
                 attempt.uses(&heard);
                 let mapped = planner.adapter().whole(&self.context(), self.shown(head, &text));

@@ -225,7 +225,8 @@ impl Outbound {
             None => None,
         };
         for other in others(plan) {
-            limit = limit.into_iter().chain(number(&other)?).min();
+            let raw = index.member(&body, other).map_err(Refusal::Duplicate)?;
+            limit = limit.into_iter().chain(raw.and_then(json::as_u64)).min();
         }
         let choices = call.choices.into();
         let ask =
@@ -236,9 +237,9 @@ impl Outbound {
 }
 
 /// Members that bound the output, but for the one that the adapter names.
-fn others(plan: &CallPlan) -> impl Iterator<Item = Pointer> + '_ {
-    let all = LIMITS.iter().map(|limit| Pointer::to_member(limit));
-    all.filter(|limit| Some(limit) != plan.limit_at.as_ref())
+fn others(plan: &CallPlan) -> impl Iterator<Item = &'static str> + '_ {
+    let named = plan.limit_at.as_ref().and_then(|at| at.as_str().strip_prefix('/'));
+    LIMITS.into_iter().filter(move |limit| named != Some(*limit))
 }
 
 /// The same in other letters, as they stand in a body: a parser that is loose about case, as that of
@@ -268,7 +269,8 @@ fn edits(
     let mut edits = Vec::new();
     let is_there = |pointer: &Pointer| matches!(json::get(body, index, pointer), Ok(Some(_)));
     if let Some(at) = limit_at {
-        let others = others(plan).filter(|other| is_there(other)).chain(lookalikes(body, index));
+        let others = others(plan).filter(|other| matches!(index.member(body, other), Ok(Some(_))));
+        let others = others.map(Pointer::to_member).chain(lookalikes(body, index));
         edits.extend(others.map(|at| Edit::Remove { at }));
         if (funding.write || !is_there(at) || !edits.is_empty())
             && let Ok(value) = Raw::parse(&funding.limit.to_string())

@@ -84,6 +84,7 @@ def load(name, connections, seconds, requests=None):
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(HERE / "load.lua"), url]
     environment = {"PATH": os.environ["PATH"], "KEY": os.environ.get("KEY", "sk-test")}
     environment |= {"REQUESTS": str(requests)} if requests else {}
+    environment |= {"KEYS": os.environ["KEYS"]} if "KEYS" in os.environ else {}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=seconds + 30)
     figures = json.loads(done.stdout.splitlines()[-1])
     # A fixed number is sent long before the time is up: no rate.

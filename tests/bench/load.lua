@@ -4,6 +4,17 @@ wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer " .. (os.getenv("KEY") or "sk-test")
 wrk.body = '{"model":"gpt-4o-mini","messages":[{"role":"system","content":"You are helpful."},{"role":"user","content":"Hello!"}],"max_tokens":64}'
 
+-- With KEYS set, the keys of that file, one after the other.
+local keys, next_key = {}, 0
+if os.getenv("KEYS") then
+  for key in io.lines(os.getenv("KEYS")) do keys[#keys + 1] = "Bearer " .. key end
+  function request()
+    next_key = next_key % #keys + 1
+    wrk.headers["Authorization"] = keys[next_key]
+    return wrk.format()
+  end
+end
+
 -- With REQUESTS set, no more than that are sent, and all are answered before wrk stops.
 local left = tonumber(os.getenv("REQUESTS"))
 if left then

@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::fault::FaultClass;
+use crate::meter::{self, Meter};
 
 /// What an OpenAI stream ends with.
 pub const DONE: &[u8] = b"[DONE]";
@@ -162,19 +163,25 @@ fn finishes(data: &[u8]) -> bool {
 impl Whole {
     /// Reads an answer's body.
     pub fn read(body: &[u8]) -> Whole {
-        #[derive(Deserialize)]
-        struct Answer<'t> {
-            #[serde(borrow)]
-            error: Option<&'t RawValue>,
-            choices: Option<Vec<serde::de::IgnoredAny>>,
+        Whole::of(meter::Wire::read(body).as_ref())
+    }
+
+    /// The same, and counts what a completion has used.
+    pub fn metered(body: &[u8], counted: &mut Meter) -> Whole {
+        let wire = meter::Wire::read(body);
+        let whole = Whole::of(wire.as_ref());
+        if let (Whole::Completion, Some(wire)) = (&whole, &wire) {
+            counted.note_whole(wire);
         }
-        match serde_json::from_slice::<Answer<'_>>(body) {
-            Err(_) => Whole::Malformed,
-            Ok(answer) => match (answer.error.filter(|error| says_something(error)), answer.choices) {
-                (Some(error), _) => Whole::Error(Inside::read(error)),
-                (None, Some(_)) => Whole::Completion,
-                (None, None) => Whole::Malformed,
-            },
+        whole
+    }
+
+    fn of(wire: Option<&meter::Wire<'_>>) -> Whole {
+        let Some(wire) = wire else { return Whole::Malformed };
+        match (wire.error.filter(|error| says_something(error)), wire.choices) {
+            (Some(error), _) => Whole::Error(Inside::read(error)),
+            (None, Some(choices)) if choices.get().starts_with('[') => Whole::Completion,
+            (None, Some(_) | None) => Whole::Malformed,
         }
     }
 }

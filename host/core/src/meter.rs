@@ -37,11 +37,11 @@ pub struct Meter {
 
 /// An event, or a whole answer.
 #[derive(Deserialize)]
-struct Wire<'t> {
+pub(crate) struct Wire<'t> {
     #[serde(borrow)]
-    error: Option<&'t RawValue>,
+    pub(crate) error: Option<&'t RawValue>,
     #[serde(borrow)]
-    choices: Option<&'t RawValue>,
+    pub(crate) choices: Option<&'t RawValue>,
     #[serde(borrow)]
     usage: Option<&'t RawValue>,
     #[serde(borrow)]
@@ -68,8 +68,13 @@ impl Meter {
 
     /// Counts an answer that is no stream, by its body. What is no JSON object counts for nothing.
     pub fn whole(&mut self, body: &[u8]) {
-        let Some(wire) = Wire::read(body) else { return };
-        self.note_usage(&wire);
+        if let Some(wire) = Wire::read(body) {
+            self.note_whole(&wire);
+        }
+    }
+
+    pub(crate) fn note_whole(&mut self, wire: &Wire<'_>) {
+        self.note_usage(wire);
         for said in said::in_messages(wire.choices) {
             self.note_said(said);
         }
@@ -144,7 +149,7 @@ pub fn is_usage_only(data: &[u8]) -> bool {
 // === impl Wire ===
 
 impl<'t> Wire<'t> {
-    fn read(data: &'t [u8]) -> Option<Wire<'t>> {
+    pub(crate) fn read(data: &'t [u8]) -> Option<Wire<'t>> {
         serde_json::from_slice(data).ok()
     }
 
