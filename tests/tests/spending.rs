@@ -298,3 +298,44 @@ async fn an_exhausted_budget_goes_on_with_a_cheaper_model() {
         .sum();
     assert_eq!(account(folder.path(), "per-run", "%"), (billed, 0));
 }
+
+/// Refusals of a stream cost nothing and keep nothing: no connection, no hold, no place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_refused_streams_are_followed_by_a_good_one() {
+    let models = model(&target("a", "max_output = 1000"), "retries = 0") + &budget("everyone", "all", "1.00", "");
+    let stage = Stage::start("", &[Vendor::openai("a", "")], &models).await;
+    let refusal = json!([{"kind": "status", "status": 429, "headers": [["retry-after", "0"]]}]);
+    stage.direct("a", json!({"reply": "hi", "chaos": {"seed": 1, "permille": 1000, "kinds": refusal}}));
+    for _ in 0..200 {
+        assert_eq!(stage.ask("m", true).await.status.as_u16(), 429);
+    }
+    stage.direct("a", json!({"reply": "hi"}));
+    let answer = stage.ask("m", true).await;
+    assert_eq!(answer.status.as_u16(), 200, "{answer:?}");
+    assert!(answer.text().contains("\"hi\""), "{answer:?}");
+    assert_eq!(stage.seen("a"), 201);
+    at_rest(&stage).await;
+    assert!(stage.simulator.books().connections.open < 10);
+    let settled = stage.metric("sluice_spending_settled_nanodollars").await;
+    let billed = cost(stage.simulator.books().rows[200].billed);
+    assert_eq!(settled, billed as f64, "the refusals cost nothing");
+}
+
+/// A client that hangs up pays for what the vendor made, and the vendor is let go when it is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hangs_up_in_a_stream_pays_for_it() {
+    let models = model(&target("a", "max_output = 1000"), "") + &budget("everyone", "all", "1.00", "");
+    let stage = Stage::start("", &[Vendor::openai("a", "")], &models).await;
+    let words = vec!["word"; WORDS].join(" ");
+    let slowly = json!({"seed": 1, "permille": 1000, "kinds": [{"kind": "drip", "ms": 5}]});
+    stage.direct("a", json!({"reply": words, "chaos": slowly}));
+    let mut answer = stage.gateway.chat_request(body(true).to_string()).send().await.unwrap();
+    assert!(answer.chunk().await.unwrap().is_some());
+    drop(answer);
+    let rows = stage.finished(1).await;
+    at_rest(&stage).await;
+    assert_eq!(rows[0].billed.completion_tokens, WORDS as u64, "it was heard to its end");
+    let settled = stage.metric("sluice_spending_settled_nanodollars").await;
+    assert_eq!(settled, cost(rows[0].billed) as f64);
+    assert_eq!(stage.metric("sluice_spending_disputed").await, 0.0);
+}
