@@ -2,6 +2,7 @@
 //! was paid for is written into them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -79,6 +80,9 @@ impl Purse {
         let Some(price) = target.price(target_model) else {
             if draws.wants_price {
                 return Err(Refusal::Unpriced { model: model.name.as_str().into() });
+            }
+            if !draws.accounts.is_empty() {
+                money.unpriced.fetch_add(1, Ordering::Relaxed);
             }
             return counted(call, plan, body, charge(None));
         };

@@ -115,6 +115,8 @@ fn register_spending(registry: &mut Registry, money: &Money) {
         "Attempts for which less usage was reported than the gateway has seen",
         disputed,
     );
+    let unpriced = money.unpriced.load(Ordering::Relaxed);
+    gauge("spending_unpriced", "Attempts without a price that a budget let pass", unpriced);
     gauge("ledger_waiting", "Calls that the store does not have yet", waiting as u64);
     gauge("ledger_trouble", "1 while the ledger cannot be written", trouble.is_some().into());
 }

@@ -34,6 +34,8 @@ pub(crate) struct Money {
     pub(crate) drains: Drains,
     /// Attempts for which less usage was reported than was seen.
     pub(crate) disputed: AtomicU64,
+    /// Attempts that a budget let pass though nobody can tell what they cost.
+    pub(crate) unpriced: AtomicU64,
     clock: Mutex<Clock>,
 }
 
@@ -71,6 +73,7 @@ impl Money {
             spending,
             drains: Drains::default(),
             disputed: AtomicU64::new(0),
+            unpriced: AtomicU64::new(0),
             clock: Mutex::new(clock),
         })
     }

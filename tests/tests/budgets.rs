@@ -126,6 +126,7 @@ async fn a_shadow_refuses_nothing_and_changes_nothing() {
         assert!(!answer.text().contains("prompt_tokens") || !request.contains("\"stream\":true"));
     }
     at_rest(&stage).await;
+    assert_eq!(stage.metric("sluice_spending_unpriced").await, 1.0);
     let rows = stage.simulator.books().rows;
     assert_eq!(rows.len(), requests.len());
     for (row, request) in rows.iter().zip(&requests) {

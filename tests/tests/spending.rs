@@ -302,7 +302,8 @@ async fn an_exhausted_budget_goes_on_with_a_cheaper_model() {
 /// Refusals of a stream cost nothing and keep nothing: no connection, no hold, no place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_refused_streams_are_followed_by_a_good_one() {
-    let models = model(&target("a", "max_output = 1000"), "retries = 0") + &budget("everyone", "all", "1.00", "");
+    let models =
+        model(&target("a", "max_output = 1000"), "retries = 0") + &budget("everyone", "all", "1.00", "");
     let stage = Stage::start("", &[Vendor::openai("a", "")], &models).await;
     let refusal = json!([{"kind": "status", "status": 429, "headers": [["retry-after", "0"]]}]);
     stage.direct("a", json!({"reply": "hi", "chaos": {"seed": 1, "permille": 1000, "kinds": refusal}}));
