@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sluice_core::books::Mode;
+use sluice_core::books::{Cap, Mode};
 use sluice_core::money::NanoUsd;
 
 /// One cap of the operator's; each scope value has an account of its own.
@@ -15,6 +15,12 @@ pub struct Budget {
     pub cap: NanoUsd,
     /// Whether it refuses.
     pub mode: Mode,
+}
+
+impl From<&Budget> for Cap {
+    fn from(budget: &Budget) -> Cap {
+        Cap { amount: budget.cap, mode: budget.mode }
+    }
 }
 
 /// What a budget has an account for each of.

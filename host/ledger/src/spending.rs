@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use sluice_core::books::{AccountId, Books, Mode, Rest, Short};
+use sluice_core::books::{AccountId, Books, Cap, Mode, Rest, Short};
 use sluice_core::money::NanoUsd;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -24,6 +24,7 @@ use crate::rows::Row;
 use crate::rules::AskRules;
 use crate::runs::RunRefused;
 use crate::store::Store;
+use crate::waiters::Waiter;
 use crate::writer::{self, Message};
 
 /// Calls that may wait for the store to take their rows; beyond, no new money is spent.
@@ -162,28 +163,28 @@ impl Spending {
         amount: NanoUsd,
         attempt: Attempt,
     ) -> Result<Hold, NotHeld> {
-        match self.try_hold(drawn, amount, &attempt, false) {
+        match self.try_hold(&mut self.lock(), drawn, amount, &attempt, false) {
             Err(Tried::AskStore) => {}
             Err(Tried::Not(why)) => return Err(why),
             Ok(hold) => return Ok(hold),
         }
-        self.refill(drawn, amount).await?;
-        self.try_hold(drawn, amount, &attempt, true).map_err(|tried| match tried {
-            Tried::Not(why) => why,
-            // It was taken back between the two: the store is slow beyond measure.
-            Tried::AskStore => NotHeld::Store("busy"),
-        })
+        let (waiter, answered) = Waiter::new(drawn, amount, attempt);
+        self.messages.try_send(Message::Wait(waiter)).map_err(|error| match error {
+            TrySendError::Full(_) => NotHeld::Store("busy"),
+            TrySendError::Disconnected(_) => NotHeld::Store("stopped"),
+        })?;
+        answered.await.unwrap_or(Err(NotHeld::Store("stopped")))
     }
 
-    fn try_hold(
+    /// `asked`: the store was, just now.
+    pub(crate) fn try_hold(
         self: &Arc<Spending>,
+        inner: &mut Inner,
         drawn: &[Drawn],
         amount: NanoUsd,
         attempt: &Attempt,
         asked: bool,
     ) -> Result<Hold, Tried> {
-        let mut guard = self.lock();
-        let inner = &mut *guard;
         if inner.queue.rows.len() >= QUEUE_MAX {
             return Err(Tried::Not(NotHeld::Store(inner.trouble.unwrap_or("behind"))));
         }
@@ -195,7 +196,7 @@ impl Spending {
                 None if asked && one.budget.mode == Mode::Shadow => continue,
                 None => return Err(Tried::AskStore),
             };
-            inner.books.govern(id, one.budget.mode, one.budget.cap);
+            inner.books.go_by(id, Cap::from(&*one.budget));
             accounts.push(id);
         }
         accounts.sort_unstable();
@@ -228,18 +229,7 @@ impl Spending {
         if let Record::Held(held) = record {
             inner.open.insert(id, held);
         }
-        drop(guard);
         Ok(Hold { spending: Arc::clone(self), id, accounts, amount, sent: false, ended: false })
-    }
-
-    async fn refill(&self, drawn: &[Drawn], amount: NanoUsd) -> Result<(), NotHeld> {
-        let (answer, answered) = oneshot::channel();
-        let message = Message::Refill { drawn: drawn.to_vec(), amount, answer };
-        self.messages.try_send(message).map_err(|error| match error {
-            TrySendError::Full(_) => NotHeld::Store("busy"),
-            TrySendError::Disconnected(_) => NotHeld::Store("stopped"),
-        })?;
-        answered.await.unwrap_or(Err(NotHeld::Store("stopped")))
     }
 
     /// A call has ended whose row no settlement took along.
@@ -338,7 +328,7 @@ impl Spending {
 }
 
 /// Why a hold was not taken at once.
-enum Tried {
+pub(crate) enum Tried {
     AskStore,
     Not(NotHeld),
 }
@@ -368,10 +358,6 @@ impl Inner {
     /// An account's number is known from now on.
     pub(crate) fn learn(&mut self, key: AccountKey, id: AccountId) {
         self.known.insert(key, id);
-    }
-
-    pub(crate) fn id_of(&self, key: &AccountKey) -> Option<AccountId> {
-        self.known.get(key).copied()
     }
 
     /// Accounts that the books have forgotten.

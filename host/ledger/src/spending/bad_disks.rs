@@ -123,6 +123,26 @@ fn a_bad_database_refuses_new_money_and_gets_all_of_the_old_when_it_is_well() {
     }
 }
 
+/// What rests goes back, and the database does not take it: it is promised still, and none of it leaks.
+#[test]
+fn leases_that_cannot_go_back_stay() {
+    for bad in Bad::ALL {
+        let folder = TempDir::new().unwrap();
+        let spending = open(folder.path());
+        hold(&spending, 100).unwrap().settle(usd(40), None);
+        spending.flush().unwrap();
+        bad.begins(&spending);
+        long_row(0).into_iter().for_each(|row| spending.passed(row));
+        assert_eq!(spending.return_leases(), Err(bad.code()), "{bad:?}");
+        hold(&spending, 50).unwrap().settle(usd(50), None);
+        bad.ends(&spending);
+        hold(&spending, CAP - 90).unwrap().settle(usd(10), None);
+        assert_eq!(spending.return_leases(), Ok(()));
+        assert_eq!((spending.figures().leased, stored(folder.path())), (usd(0), (100, 0, 1)), "{bad:?}");
+        spending.close();
+    }
+}
+
 #[test]
 fn who_dies_beside_a_bad_database_has_all_of_it_in_the_journal() {
     for bad in Bad::ALL {
