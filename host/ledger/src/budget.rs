@@ -1,6 +1,6 @@
 //! What a budget caps, and which account of it an attempt draws on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sluice_core::books::{Cap, Mode};
@@ -22,6 +22,9 @@ impl From<&Budget> for Cap {
         Cap { amount: budget.cap, mode: budget.mode }
     }
 }
+
+/// The cap of each budget, by its name.
+pub type Caps = HashMap<Arc<str>, Cap>;
 
 /// What a budget has an account for each of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +61,7 @@ pub struct AccountKey {
 /// An account that an attempt draws on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drawn {
-    /// By whose rules.
+    /// By whose rules, where the operator has not changed them since.
     pub budget: Arc<Budget>,
     /// Which account of it.
     pub key: AccountKey,

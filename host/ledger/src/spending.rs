@@ -16,7 +16,7 @@ use sluice_core::money::NanoUsd;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::budget::{AccountKey, Drawn};
+use crate::budget::{AccountKey, Caps, Drawn};
 use crate::hold::{Attempt, Hold};
 use crate::journal::{Accounts, Held, HoldId, Journal, Record};
 use crate::recovery::{Found, RecoveryError, recover};
@@ -48,6 +48,10 @@ pub struct Spending {
 pub(crate) struct Inner {
     pub(crate) books: Books,
     pub(crate) known: HashMap<AccountKey, AccountId>,
+    /// What accounts go by, whatever a request has read before.
+    caps: Caps,
+    /// Caps have changed: what is leased by those before goes back with the next batch.
+    pub(crate) caps_changed: bool,
     pub(crate) journal: Journal,
     pub(crate) open: HashMap<HoldId, Held>,
     pub(crate) queue: Queue,
@@ -129,6 +133,8 @@ impl Spending {
         let inner = Inner {
             books: Books::default(),
             known: HashMap::new(),
+            caps: Caps::new(),
+            caps_changed: false,
             journal,
             open: HashMap::new(),
             queue: Queue::default(),
@@ -196,7 +202,6 @@ impl Spending {
                 None if asked && one.budget.mode == Mode::Shadow => continue,
                 None => return Err(Tried::AskStore),
             };
-            inner.books.go_by(id, Cap::from(&*one.budget));
             accounts.push(id);
         }
         accounts.sort_unstable();
@@ -282,15 +287,19 @@ impl Spending {
         figures
     }
 
-    /// Caps have changed: what is leased by the old ones goes back. When this returns, the store has it.
-    ///
-    /// # Errors
-    ///
-    /// Why the store does not take it.
-    pub fn return_leases(&self) -> Result<(), &'static str> {
-        let (answer, answered) = oneshot::channel();
-        self.messages.send(Message::ReturnLeases { answer }).map_err(|_| "stopped")?;
-        answered.blocking_recv().unwrap_or(Err("stopped"))
+    /// The operator has these caps from now on. They hold when this returns, for what is leased too, and
+    /// for who has read the configuration before. A budget that is not among them goes by what is drawn
+    /// on. Waits for nothing.
+    pub fn go_by(&self, caps: Caps) {
+        let mut inner = self.lock();
+        let Inner { books, known, .. } = &mut *inner;
+        for (key, id) in known {
+            if let Some(cap) = caps.get(&key.budget) {
+                books.go_by(*id, *cap);
+            }
+        }
+        inner.caps = caps;
+        inner.caps_changed = true;
     }
 
     /// When this returns, the store has all that has ended.
@@ -313,6 +322,13 @@ impl Spending {
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the writer of the ledger has died");
         }
+    }
+
+    /// As after some seconds: nothing is leased any more, but what is held.
+    #[cfg(test)]
+    pub(crate) fn rest_now(&self) {
+        self.messages.send(Message::Rest).unwrap();
+        self.flush().unwrap();
     }
 
     /// As if the process were killed: nothing more is written.
@@ -353,6 +369,11 @@ impl Inner {
     /// The journal goes on in a new file, with what is open.
     pub(crate) fn next_segment(&mut self) -> io::Result<()> {
         self.journal.next_segment(self.open.values())
+    }
+
+    /// What an account goes by now.
+    pub(crate) fn cap_of(&self, key: &AccountKey, drawn: Cap) -> Cap {
+        self.caps.get(&key.budget).copied().unwrap_or(drawn)
     }
 
     /// An account's number is known from now on.

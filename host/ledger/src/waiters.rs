@@ -39,6 +39,7 @@ pub(crate) struct Reply {
 /// What those who wait in one batch want of the store.
 #[derive(Default)]
 pub(crate) struct Asks {
+    /// Each with the cap that its request has read.
     accounts: Vec<(AccountKey, AccountId, Cap)>,
     /// At the same places.
     wanted: Vec<Wanted>,
@@ -134,10 +135,13 @@ impl Asks {
         let account = batch.account(&drawn.key)?;
         batch.set_end(account.id, drawn.resets_s)?;
         let lease = batch.lease_of(&spending.node, account.id)?;
-        let promised = spending.lock().books.promised(account.id);
+        let as_drawn = Cap::from(&*drawn.budget);
+        let (cap, promised) = {
+            let inner = spending.lock();
+            (inner.cap_of(&drawn.key, as_drawn), inner.books.promised(account.id))
+        };
         let promised = promised.saturating_sub(stored.get(&account.id).copied().unwrap_or_default());
-        let cap = Cap::from(&*drawn.budget);
-        self.accounts.push((drawn.key.clone(), account.id, cap));
+        self.accounts.push((drawn.key.clone(), account.id, as_drawn));
         self.wanted.push(Wanted::new(cap, account.vault, lease, promised));
         Ok(self.wanted.len() - 1)
     }
@@ -159,9 +163,10 @@ impl Asks {
         Ok(())
     }
 
-    /// The store has it all: the books go by it.
+    /// The store has it all: the books go by it, and by the caps of now.
     pub(crate) fn granted(self, inner: &mut Inner, now: Instant) {
-        for ((key, id, cap), wanted) in self.accounts.into_iter().zip(self.wanted) {
+        for ((key, id, as_drawn), wanted) in self.accounts.into_iter().zip(self.wanted) {
+            let cap = inner.cap_of(&key, as_drawn);
             inner.learn(key, id);
             inner.books.granted(id, cap, wanted.grant(), now);
         }

@@ -40,15 +40,15 @@ const TEND_EVERY: Duration = Duration::from_secs(1);
 pub(crate) enum Message {
     /// Somebody needs more of its accounts than is leased.
     Wait(Waiter),
-    ReturnLeases {
-        answer: Answer,
-    },
     Flush {
         answer: Answer,
     },
     Close,
     #[cfg(test)]
     Abandon,
+    /// As after some seconds: all that is leased goes back.
+    #[cfg(test)]
+    Rest,
     #[cfg(test)]
     With(With),
 }
@@ -80,10 +80,11 @@ struct Work {
     waiters: Vec<Waiter>,
     answers: Vec<Answer>,
     back: Vec<(AccountId, NanoUsd)>,
-    all_back: bool,
     /// Runs that are drawn on are written down.
     touch: bool,
     close: bool,
+    #[cfg(test)]
+    all_rest: bool,
     #[cfg(test)]
     with: Vec<With>,
 }
@@ -168,7 +169,8 @@ impl Writer {
         let rules = if work.waiters.is_empty() { Rules::default() } else { spending.rules_now() };
         let (queue, journal, touch) = {
             let mut inner = spending.lock();
-            if work.all_back || work.close {
+            let look = std::mem::take(&mut inner.caps_changed) || look;
+            if work.returns_all() {
                 work.back = inner.books.all_free();
             } else if look {
                 self.looked_at = now;
@@ -290,16 +292,22 @@ impl Work {
         match message {
             Message::Wait(waiter) => self.waiters.push(waiter),
             Message::Flush { answer } => self.answers.push(answer),
-            Message::ReturnLeases { answer } => {
-                self.all_back = true;
-                self.answers.push(answer);
-            }
             Message::Close => self.close = true,
             #[cfg(test)]
             Message::Abandon => {}
             #[cfg(test)]
+            Message::Rest => self.all_rest = true,
+            #[cfg(test)]
             Message::With(with) => self.with.push(with),
         }
+    }
+
+    fn returns_all(&self) -> bool {
+        #[cfg(test)]
+        if self.all_rest {
+            return true;
+        }
+        self.close
     }
 }
 
