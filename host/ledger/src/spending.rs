@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::budget::{AccountKey, Caps, Drawn};
-use crate::hold::{Attempt, Hold};
+use crate::hold::{Attempt, Hold, Totals};
 use crate::journal::{Accounts, Held, HoldId, Journal, Record};
 use crate::recovery::{Found, RecoveryError, recover};
 use crate::rows::Row;
@@ -65,13 +65,6 @@ pub(crate) struct Inner {
 pub(crate) struct Queue {
     pub(crate) charges: Vec<(Accounts, NanoUsd)>,
     pub(crate) rows: Vec<Row>,
-}
-
-/// Sums since the start.
-#[derive(Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) settled: AtomicU64,
-    pub(crate) overrun: AtomicU64,
 }
 
 /// Why nothing is held.

@@ -56,7 +56,7 @@ pub enum StoreError {
         /// Its layout.
         found: i64,
     },
-    /// An amount or an instant that the database cannot hold.
+    /// An amount that nobody means, or an instant that the database cannot hold.
     #[error("an amount or an instant does not fit")]
     Overflow,
     /// Anything else.
@@ -229,8 +229,8 @@ impl Batch<'_> {
     pub fn add_lease(&self, node: &str, id: AccountId, leased: NanoUsd) -> Result<(), StoreError> {
         if leased > NanoUsd::ZERO {
             let add = "INSERT INTO leases (account, node, leased) VALUES (?1, ?2, ?3) \
-                 ON CONFLICT DO UPDATE SET leased = leased + excluded.leased";
-            self.0.prepare_cached(add)?.execute(params![id.0, node, number(leased)?])?;
+                 ON CONFLICT DO UPDATE SET leased = min(leased + excluded.leased, 9223372036854775807)";
+            self.0.prepare_cached(add)?.execute(params![id.0, node, number(leased)])?;
         }
         Ok(())
     }
@@ -245,7 +245,7 @@ impl Batch<'_> {
         let mut vault = self.account_of(id)?.vault;
         vault.settle(lease, charge);
         let set = "UPDATE accounts SET settled = ?2 WHERE id = ?1";
-        self.0.prepare_cached(set)?.execute(params![id.0, number(vault.settled)?])?;
+        self.0.prepare_cached(set)?.execute(params![id.0, number(vault.settled)])?;
         self.set_lease(node, id, lease.saturating_sub(charge))
     }
 
@@ -269,7 +269,7 @@ impl Batch<'_> {
         let mut vault = self.account_of(id)?.vault;
         vault.orphan(lease, open);
         let set = "UPDATE accounts SET in_doubt = ?2 WHERE id = ?1";
-        self.0.prepare_cached(set)?.execute(params![id.0, number(vault.in_doubt)?])?;
+        self.0.prepare_cached(set)?.execute(params![id.0, number(vault.in_doubt)])?;
         self.set_lease(node, id, NanoUsd::ZERO)
     }
 
@@ -282,7 +282,7 @@ impl Batch<'_> {
         let mut vault = self.account_of(id)?.vault;
         vault.resolve(held, charge);
         let set = "UPDATE accounts SET settled = ?2, in_doubt = ?3 WHERE id = ?1";
-        let (settled, in_doubt) = (number(vault.settled)?, number(vault.in_doubt)?);
+        let (settled, in_doubt) = (number(vault.settled), number(vault.in_doubt));
         self.0.prepare_cached(set)?.execute(params![id.0, settled, in_doubt])?;
         Ok(())
     }
@@ -316,7 +316,7 @@ impl Batch<'_> {
             self.0.prepare_cached(remove)?.execute(params![id.0, node])?;
         } else {
             let set = "UPDATE leases SET leased = ?3 WHERE account = ?1 AND node = ?2";
-            self.0.prepare_cached(set)?.execute(params![id.0, node, number(lease)?])?;
+            self.0.prepare_cached(set)?.execute(params![id.0, node, number(lease)])?;
         }
         Ok(())
     }
@@ -364,9 +364,8 @@ pub(crate) fn amount(number: i64) -> NanoUsd {
     NanoUsd::from_nanos(u64::try_from(number).unwrap_or(0))
 }
 
-/// # Errors
-///
-/// [`StoreError::Overflow`].
-pub(crate) fn number(amount: NanoUsd) -> Result<i64, StoreError> {
-    i64::try_from(amount.nanos()).map_err(|_| StoreError::Overflow)
+/// The largest number stands for what is larger: it is more than every cap, and what the database would
+/// not take would be tried for ever.
+pub(crate) fn number(amount: NanoUsd) -> i64 {
+    i64::try_from(amount.nanos()).unwrap_or(i64::MAX)
 }
