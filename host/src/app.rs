@@ -146,7 +146,8 @@ impl App {
         let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // Enough to tell two processes' request ids apart; nothing depends on it.
         let process = (started_s as u32) ^ std::process::id().rotate_left(16);
-        self.supervisor.start(&self.handle).map_err(StartError::Supervisor)?;
+        let money = self.ledger.as_ref().map(|ledger| Arc::clone(&ledger.money));
+        self.supervisor.start(&self.handle, money).map_err(StartError::Supervisor)?;
         let current = Arc::clone(&self.current);
         let kept = self.ledger.as_ref().map(|ledger| (ledger.money.clone(), ledger.keys.clone()));
         let admin = Admin::new(self.current, self.handle, self.measures, kept, started_s);

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sluice_core::books::Mode;
+use sluice_core::books::{Cap, Mode};
 use sluice_core::clock::{Clock, STEP_SECONDS_MAX, Start, UnixSeconds};
 use sluice_core::money::NanoUsd;
 use sluice_core::window::Window;
@@ -100,6 +100,12 @@ impl Money {
         }
         self.spending.keep_clock(reading.now.get());
         reading.now
+    }
+
+    /// The operator has these budgets from now on; see [`Spending::go_by`].
+    pub(crate) fn go_by(&self, budgets: &[Budget]) {
+        let caps = budgets.iter().map(|budget| (Arc::clone(&budget.rule.name), Cap::from(&*budget.rule)));
+        self.spending.go_by(caps.collect());
     }
 
     /// The accounts of these budgets that an attempt of this caller draws on, if it begins now.

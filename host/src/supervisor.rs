@@ -18,6 +18,7 @@ use sluice_runtime::{
 use tokio::sync::oneshot;
 
 use crate::config::{Config, Environment};
+use crate::money::Money;
 use crate::routes::{Assembled, Flaw, Parts, Routes};
 use crate::snapshot::{ConfigState, Current, Snapshot};
 
@@ -48,6 +49,8 @@ pub(crate) struct Supervisor {
     next: Snapshot,
     published: Instant,
     inbox: Receiver<Message>,
+    /// Has to go by the caps of the configuration; none where there is no ledger.
+    money: Option<Arc<Money>>,
 }
 
 /// How others reach the supervisor; it ends with the last of these.
@@ -98,7 +101,8 @@ impl Handle {
 impl Supervisor {
     /// Starts the thread. It ends when all handles are gone; a plugin that is being compiled then
     /// is left to the end of the process, since whatever is written to disk is written whole.
-    pub(crate) fn start(self, handle: &Handle) -> std::io::Result<()> {
+    pub(crate) fn start(mut self, handle: &Handle, money: Option<Arc<Money>>) -> std::io::Result<()> {
+        self.money = money;
         let messages = Arc::downgrade(&handle.messages);
         let run = move || {
             let lowered = rustix::process::nice(NICENESS);
@@ -291,6 +295,8 @@ impl Supervisor {
         self.registry.news().add(event);
         self.next.config = Arc::new(config);
         self.next.config_state = ConfigState { refused: None, needs_restart };
+        // Before it serves: who has begun by the one before draws on the same accounts.
+        self.money.iter().for_each(|money| money.go_by(&self.next.config.budgets));
         self.publish(routes);
         // What did not fit the old configuration may fit this one.
         for file in self.registry.misfits() {

@@ -301,6 +301,11 @@ const NOT_BUILT: &[Broken] = &[
     ),
     broken("[[models]]", "[ledger]\nretention = \"4GB\"\n[[models]]", &["ledger.retention", "\"4GiB\""]),
     broken("[[models]]", "[ledger]\nretentoin = \"4GiB\"\n[[models]]", &["did you mean \"retention\"?"]),
+    broken(
+        "[[models]]",
+        "[[budgets]]\nname = \"x\"\nper = \"all\"\ncap_usd = \"1000000000.01\"\n[[models]]",
+        &["budgets[0].cap_usd", "wanted 1000000000.00 dollars at most"],
+    ),
     broken("[[models]]", "[[listen]]\naddress = \"x\"\n[[models]]", &["listen", "not built yet"]),
     broken(
         "\"0.05\"",

@@ -180,6 +180,31 @@ async fn no_race_passes_a_runs_cap() {
     assert!((billed_in_all..=nanos("1.00")).contains(&charged));
 }
 
+/// A cap and a mode that are changed while it serves hold for the next request, whatever is leased.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cap_that_is_changed_while_it_serves_holds_at_once() {
+    let vendors = [Vendor::openai("a", "")];
+    let configured = |cap: &str, mode: &str| {
+        let more = format!("mode = \"{mode}\"");
+        model(&target("a", "max_output = 1000"), "") + &budget("everyone", "all", cap, &more)
+    };
+    let stage = Stage::start("", &vendors, &configured("1.00", "enforce")).await;
+    let words = vec!["word"; WORDS].join(" ");
+    stage.direct("a", json!({"reply": words}));
+    let ask = async || stage.gateway.chat(body(false).to_string()).await;
+    assert_eq!(ask().await.status, 200);
+    assert!(stage.metric("sluice_spending_leased_nanodollars").await > 0.0, "there would be a lease");
+    stage.reconfigure("", &vendors, &configured("0.000001", "enforce"), 1);
+    ask().await.refused(402, "budget_exhausted");
+    stage.reconfigure("", &vendors, &configured("0.000001", "shadow"), 2);
+    assert_eq!(ask().await.status, 200);
+    stage.reconfigure("", &vendors, &configured("0.000001", "enforce"), 3);
+    ask().await.refused(402, "budget_exhausted");
+    stage.reconfigure("", &vendors, &configured("1.00", "enforce"), 4);
+    assert_eq!(ask().await.status, 200);
+    assert_eq!(stage.seen("a"), 3, "who was refused was not sent");
+}
+
 /// Killed at a random moment again and again, under load: nothing that a vendor billed is forgotten, and
 /// no cap is passed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

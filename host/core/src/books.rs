@@ -29,6 +29,15 @@ pub enum Mode {
     Shadow,
 }
 
+/// A budget's cap, as the operator has it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// For each account.
+    pub amount: NanoUsd,
+    /// Whether it refuses.
+    pub mode: Mode,
+}
+
 /// All accounts that this node has leased from.
 #[derive(Debug, Default)]
 pub struct Books {
@@ -37,34 +46,31 @@ pub struct Books {
 
 #[derive(Debug)]
 struct Account {
-    mode: Mode,
-    cap: NanoUsd,
-    /// Settled or in doubt when the store was asked last.
+    cap: Cap,
+    /// Settled or in doubt, as the store has it.
     spent: NanoUsd,
+    /// Leased to other nodes, when the store was asked last.
+    elsewhere: NanoUsd,
+    /// Leased to this node, as the store has it.
+    lease: NanoUsd,
     /// Settled here, and not in the store yet.
     unstored: NanoUsd,
-    /// Of the cap, neither spent nor leased to anybody, when the store was asked last.
-    headroom: NanoUsd,
-    /// Leased to this node and not settled; `held` is part of it.
-    lease: NanoUsd,
+    /// Of the lease, on its way back to the store.
+    returning: NanoUsd,
     held: NanoUsd,
     holds: u64,
     drawn_at: Instant,
 }
 
-/// The store's answer to who asks for a lease.
+/// An account as the store has it, for who asks for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Whether the cap is enforced.
-    pub mode: Mode,
-    /// The budget's cap.
-    pub cap: NanoUsd,
     /// Settled or in doubt, on all nodes.
     pub spent: NanoUsd,
-    /// Left of the cap, without this lease and all others.
-    pub headroom: NanoUsd,
-    /// Leased now, over what was leased before.
-    pub leased: NanoUsd,
+    /// Leased to other nodes.
+    pub elsewhere: NanoUsd,
+    /// Leased to this node, in all.
+    pub lease: NanoUsd,
 }
 
 /// What of an account a caller can be told.
@@ -83,9 +89,9 @@ pub struct Rest {
 /// Why nothing was held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Short {
-    /// Nothing is leased yet, or too little: the store is to be asked for more.
+    /// Nothing is leased yet, or too little, and the store may have more: it is to be asked.
     Lease(AccountId),
-    /// The store has no more. What others hold may come back.
+    /// There is no more. What others hold may come back.
     Held(AccountId),
     /// It would not fit if all that is held came back.
     Exhausted(AccountId),
@@ -101,12 +107,13 @@ pub struct Overrun {
 }
 
 impl Books {
-    /// Holds `amount` on each of these accounts, or on none. `asked`: the store has just been asked,
-    /// and what is short now is short there too.
+    /// Holds `amount` on each of these accounts, or on none. `asked`: the store has just been asked. An
+    /// account may be named once.
     ///
     /// # Errors
     ///
-    /// [`Short`], for the first account that lacks it.
+    /// [`Short`], for an account that lacks it. Who has asked is told to ask again only where somebody
+    /// else was faster and there is enough of all of them all the same.
     pub fn hold(
         &mut self,
         accounts: &[AccountId],
@@ -114,17 +121,27 @@ impl Books {
         asked: bool,
         now: Instant,
     ) -> Result<(), Short> {
+        let mut short = None;
         for id in accounts {
             let account = self.accounts.get(id).ok_or(Short::Lease(*id))?;
-            // A lease may be from before the cap was lowered.
-            let fits = amount <= account.free() && amount <= account.unspent().saturating_sub(account.held);
-            if account.mode == Mode::Shadow || fits {
+            let fits = amount <= account.left();
+            if account.cap.mode == Mode::Shadow || (fits && amount <= account.free()) {
                 continue;
             }
             if !asked {
                 return Err(Short::Lease(*id));
             }
-            return Err(if amount <= account.unspent() { Short::Held(*id) } else { Short::Exhausted(*id) });
+            if !fits {
+                return Err(if amount <= account.unspent() {
+                    Short::Held(*id)
+                } else {
+                    Short::Exhausted(*id)
+                });
+            }
+            short = Some(Short::Lease(*id));
+        }
+        if let Some(short) = short {
+            return Err(short);
         }
         for id in accounts {
             if let Some(account) = self.accounts.get_mut(id) {
@@ -136,14 +153,6 @@ impl Books {
         Ok(())
     }
 
-    /// The rules of an account's budget, as who is about to hold on it knows them: an edit counts from
-    /// its first call on, whatever was leased before.
-    pub fn govern(&mut self, id: AccountId, mode: Mode, cap: NanoUsd) {
-        if let Some(account) = self.accounts.get_mut(&id) {
-            (account.mode, account.cap) = (mode, cap);
-        }
-    }
-
     /// Ends a hold: `charge` is what the attempt cost; nothing, where nothing was sent. Once for each
     /// hold. Gives the accounts on which the cost was beyond what was held.
     pub fn settle(&mut self, accounts: &[AccountId], amount: NanoUsd, charge: NanoUsd) -> Vec<Overrun> {
@@ -153,10 +162,6 @@ impl Books {
             account.held = account.held.saturating_sub(amount);
             account.holds = account.holds.saturating_sub(1);
             account.unstored = account.unstored.saturating_add(charge);
-            // What the lease does not cover comes out of what the store has left.
-            let beyond_lease = charge.saturating_sub(account.lease);
-            account.lease = account.lease.saturating_sub(charge);
-            account.headroom = account.headroom.saturating_sub(beyond_lease);
             if charge > amount {
                 overruns.push(Overrun { account: *id, beyond: charge.saturating_sub(amount) });
             }
@@ -164,82 +169,87 @@ impl Books {
         overruns
     }
 
-    /// So much of what was settled here is in the store now.
+    /// So much of what was settled here is in the store now. It came out of the lease there; what the
+    /// lease did not cover, out of what is left of the cap.
     pub fn stored(&mut self, id: AccountId, charge: NanoUsd) {
         if let Some(account) = self.accounts.get_mut(&id) {
             account.unstored = account.unstored.saturating_sub(charge);
             account.spent = account.spent.saturating_add(charge);
+            account.lease = account.lease.saturating_sub(charge);
         }
     }
 
-    /// Takes in what the store said, to which all has been told that [`Books::stored`] was called for.
-    pub fn granted(&mut self, id: AccountId, grant: Grant, now: Instant) {
-        let Grant { mode, cap, spent, headroom, leased } = grant;
-        let account = self.accounts.entry(id).or_insert_with(|| Account {
-            mode,
-            cap,
-            spent,
-            unstored: NanoUsd::ZERO,
-            headroom,
-            lease: NanoUsd::ZERO,
-            held: NanoUsd::ZERO,
-            holds: 0,
-            drawn_at: now,
-        });
-        (account.mode, account.cap, account.spent, account.headroom) = (mode, cap, spent, headroom);
-        account.lease = account.lease.saturating_add(leased);
+    /// Takes in what the store said, to which all has been told that [`Books::stored`] and
+    /// [`Books::returned`] were called for. What was settled here since then still comes out of it.
+    pub fn granted(&mut self, id: AccountId, cap: Cap, grant: Grant, now: Instant) {
+        let account = self.accounts.entry(id).or_insert_with(|| Account::new(cap, now));
+        let Grant { spent, elsewhere, lease } = grant;
+        (account.spent, account.elsewhere, account.lease) = (spent, elsewhere, lease);
+        account.cap = cap;
         account.drawn_at = now;
     }
 
-    /// Leases that nobody has drawn on for a while, taken out: the store is to get them back. Accounts
-    /// on which nothing is held are forgotten with it.
+    /// The operator has changed a cap, or may have: it holds from now on, for what is leased too.
+    pub fn go_by(&mut self, id: AccountId, cap: Cap) {
+        if let Some(account) = self.accounts.get_mut(&id) {
+            account.cap = cap;
+        }
+    }
+
+    /// Leases that nobody has drawn on for a while, and what of others is more than the cap has left, as
+    /// far as nothing is held on them: the store is to get them back. Of each, [`Books::returned`] or
+    /// [`Books::kept`] says what came of it. Accounts of which nothing is left to say are forgotten.
     pub fn idle(&mut self, now: Instant) -> Vec<(AccountId, NanoUsd)> {
         self.taken_back(|account| now.saturating_duration_since(account.drawn_at) >= IDLE_MAX)
     }
 
-    /// All leases as far as nothing is held on them, taken out: at the end, or when caps have changed.
+    /// The same of all leases, at the end.
     pub fn all_free(&mut self) -> Vec<(AccountId, NanoUsd)> {
         self.taken_back(|_| true)
     }
 
-    fn taken_back(&mut self, wanted: impl Fn(&Account) -> bool) -> Vec<(AccountId, NanoUsd)> {
+    fn taken_back(&mut self, rests: impl Fn(&Account) -> bool) -> Vec<(AccountId, NanoUsd)> {
+        self.accounts.retain(|_, account| account.is_needed() || !rests(account));
         let mut back = Vec::new();
-        for (id, account) in self.accounts.iter_mut().filter(|(_, account)| wanted(account)) {
+        for (id, account) in &mut self.accounts {
             let free = account.free();
-            account.lease = account.lease.saturating_sub(free);
-            account.headroom = account.headroom.saturating_add(free);
+            let free = if rests(account) { free } else { free.saturating_sub(account.left()) };
+            account.returning = account.returning.saturating_add(free);
             if free > NanoUsd::ZERO {
                 back.push((*id, free));
             }
         }
-        let is_needed = |account: &Account| account.holds > 0 || account.unstored > NanoUsd::ZERO;
-        self.accounts.retain(|_, account| is_needed(account) || !wanted(account));
         back.sort_unstable();
         back
     }
 
-    /// A lease that was taken out stays here after all: the store was not told.
-    pub fn keep(&mut self, id: AccountId, free: NanoUsd) {
-        if let Some(account) = self.accounts.get_mut(&id) {
-            account.lease = account.lease.saturating_add(free);
-            account.headroom = account.headroom.saturating_sub(free);
+    /// The store has got a lease back. An account of which nothing else is left is forgotten.
+    pub fn returned(&mut self, id: AccountId, free: NanoUsd) {
+        let Some(account) = self.accounts.get_mut(&id) else { return };
+        account.lease = account.lease.saturating_sub(free);
+        account.returning = account.returning.saturating_sub(free);
+        if !account.is_needed() {
+            self.accounts.remove(&id);
         }
     }
 
-    /// Leased, and not held.
-    pub fn free(&self, id: AccountId) -> NanoUsd {
-        self.accounts.get(&id).map_or(NanoUsd::ZERO, Account::free)
+    /// The store was not told: the lease stays here, and can be drawn on.
+    pub fn kept(&mut self, id: AccountId, free: NanoUsd) {
+        if let Some(account) = self.accounts.get_mut(&id) {
+            account.returning = account.returning.saturating_sub(free);
+        }
+    }
+
+    /// What a lease has to cover: held, or settled and not in the store.
+    pub fn promised(&self, id: AccountId) -> NanoUsd {
+        self.accounts.get(&id).map_or(NanoUsd::ZERO, Account::promised)
     }
 
     /// What is known of an account; none before the store was asked for it.
     pub fn rest(&self, id: AccountId) -> Option<Rest> {
         let account = self.accounts.get(&id)?;
-        Some(Rest { cap: account.cap, left: account.left(), held: account.held, holds: account.holds })
-    }
-
-    /// Whether a hold of this amount would need more of the store.
-    pub fn is_short_of(&self, id: AccountId, amount: NanoUsd) -> bool {
-        self.accounts.get(&id).is_none_or(|account| account.mode == Mode::Enforce && amount > account.free())
+        let Account { held, holds, .. } = *account;
+        Some(Rest { cap: account.cap.amount, left: account.left(), held, holds })
     }
 
     /// How many accounts are known.
@@ -248,25 +258,54 @@ impl Books {
         self.accounts.len()
     }
 
-    /// Accounts that are known, with what is leased and what is held of it.
+    /// Accounts that are known, with what is leased and not spent, and what is held of it.
     pub fn leases(&self) -> impl Iterator<Item = (AccountId, NanoUsd, NanoUsd)> + '_ {
-        self.accounts.iter().map(|(id, account)| (*id, account.lease, account.held))
+        self.accounts.iter().map(|(id, account)| (*id, account.unsettled(), account.held))
     }
 }
 
 impl Account {
+    fn new(cap: Cap, now: Instant) -> Account {
+        Account {
+            cap,
+            spent: NanoUsd::ZERO,
+            elsewhere: NanoUsd::ZERO,
+            lease: NanoUsd::ZERO,
+            unstored: NanoUsd::ZERO,
+            returning: NanoUsd::ZERO,
+            held: NanoUsd::ZERO,
+            holds: 0,
+            drawn_at: now,
+        }
+    }
+
+    fn promised(&self) -> NanoUsd {
+        self.held.saturating_add(self.unstored)
+    }
+
+    /// Leased, and neither settled nor on its way back.
+    fn unsettled(&self) -> NanoUsd {
+        self.lease.saturating_sub(self.returning).saturating_sub(self.unstored)
+    }
+
     /// Leased, and not held. Nothing where a debt has eaten the lease.
     fn free(&self) -> NanoUsd {
-        self.lease.saturating_sub(self.held)
+        self.unsettled().saturating_sub(self.held)
     }
 
-    /// Of the cap, with what is held.
+    /// Of the cap, not spent.
     fn unspent(&self) -> NanoUsd {
-        self.cap.saturating_sub(self.spent).saturating_sub(self.unstored)
+        self.cap.amount.saturating_sub(self.spent).saturating_sub(self.unstored)
     }
 
+    /// Of the cap, neither spent nor held, nor leased to others.
     fn left(&self) -> NanoUsd {
-        self.free().saturating_add(self.headroom).min(self.unspent().saturating_sub(self.held))
+        self.unspent().saturating_sub(self.elsewhere).saturating_sub(self.held)
+    }
+
+    /// Something is under way, or the store has to be told something.
+    fn is_needed(&self) -> bool {
+        self.holds > 0 || self.unstored > NanoUsd::ZERO || self.lease > NanoUsd::ZERO
     }
 }
 

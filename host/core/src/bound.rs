@@ -51,7 +51,7 @@ pub enum Unbounded {
     /// The body cannot be read.
     #[error("its body has no cost that could be told")]
     Body(#[from] NotBounded),
-    /// It does not fit 64 bits.
+    /// It is more than any call costs.
     #[error("its cost is beyond all measure")]
     Overflow,
 }

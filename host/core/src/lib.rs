@@ -17,6 +17,7 @@
 //! - [`plan`]: what an adapter may ask the host to send
 //! - [`pattern`]: which model entry serves a name
 //! - [`probation`]: whether a plugin's new version may stay
+//! - [`refill`]: what the store leases for those who wait for it
 //! - [`retry`]: whether and when a target is asked again
 //! - [`settle`]: what an attempt that money was held for is charged
 //! - [`sse`]: server-sent events, cut where they end
@@ -42,6 +43,7 @@ pub mod price;
 pub mod probation;
 pub mod ranking;
 pub mod rate;
+pub mod refill;
 pub mod retry;
 pub mod settle;
 pub mod sse;

@@ -27,6 +27,14 @@ impl NanoUsd {
     /// Nothing.
     pub const ZERO: NanoUsd = NanoUsd(0);
 
+    /// The most that one attempt is taken to cost: a hundred thousand dollars. No vendor has such a
+    /// price; who reports more usage than that has made a mistake.
+    pub const ATTEMPT_MAX: NanoUsd = NanoUsd(100_000 * PER_DOLLAR);
+
+    /// The largest cap, and the largest sum that is written down of a call: a billion dollars. So sums
+    /// fit what stores count in, which is less than this type does.
+    pub const CAP_MAX: NanoUsd = NanoUsd(1_000_000_000 * PER_DOLLAR);
+
     /// An amount given in nano-dollars.
     pub const fn from_nanos(nanos: u64) -> NanoUsd {
         NanoUsd(nanos)

@@ -77,9 +77,6 @@ pub enum NoCost {
     /// It contains what the price does not name.
     #[error("paid tool calls are not priced")]
     CallsUnpriced,
-    /// It does not fit 64 bits.
-    #[error(transparent)]
-    Overflow(#[from] Overflow),
 }
 
 /// Tokens in the unit of the rates.
@@ -128,12 +125,22 @@ impl Price {
         &self.0
     }
 
-    /// What this usage costs, rounded up once: no call with a price is free.
+    /// What this usage costs, rounded up once: no call with a price is free, and none costs more than
+    /// [`NanoUsd::ATTEMPT_MAX`].
     ///
     /// # Errors
     ///
-    /// [`NoCost`] where it contains what is not priced, or does not fit.
+    /// [`NoCost`] where it contains what is not priced.
     pub fn cost(&self, usage: &Usage) -> Result<NanoUsd, NoCost> {
+        let call = match (usage.calls, self.0.call) {
+            (0, _) => NanoUsd::ZERO,
+            (_, None) => return Err(NoCost::CallsUnpriced),
+            (_, Some(call)) => call,
+        };
+        Ok(self.exact_cost(usage, call).unwrap_or(NanoUsd::ATTEMPT_MAX).min(NanoUsd::ATTEMPT_MAX))
+    }
+
+    fn exact_cost(&self, usage: &Usage, call: NanoUsd) -> Result<NanoUsd, Overflow> {
         let sheet = &*self.0;
         let rates = self.rates_at(usage.input_tokens());
         let tokens = [
@@ -143,18 +150,13 @@ impl Price {
             (usage.output, rates.output),
             (usage.reasoning, rates.reasoning()),
         ];
-        let call = match (usage.calls, sheet.call) {
-            (0, _) => NanoUsd::ZERO,
-            (_, None) => return Err(NoCost::CallsUnpriced),
-            (_, Some(call)) => call,
-        };
         let mut exact = Exact::default();
         for (count, rate) in tokens {
             exact.add_tokens(count, rate)?;
         }
         exact.add(usage.calls, call, 1)?;
         exact.add(usage.millis, sheet.second.unwrap_or_default(), MILLIS)?;
-        Ok(exact.rounded_up()?.checked_add(sheet.request)?)
+        exact.rounded_up()?.checked_add(sheet.request)
     }
 
     /// A second of the model's time costs something: [`Price::worst`] is no bound then.
@@ -167,7 +169,7 @@ impl Price {
     ///
     /// # Errors
     ///
-    /// [`Overflow`] when it does not fit.
+    /// [`Overflow`] where that is more than [`NanoUsd::ATTEMPT_MAX`].
     pub fn worst(&self, input_max: u64, output_max: u64) -> Result<NanoUsd, Overflow> {
         let reachable = self.0.tiers.iter().filter(|tier| tier.above_input < input_max);
         let (mut input, mut output) = (self.0.rates.dearest_input(), self.0.rates.dearest_output());
@@ -178,7 +180,8 @@ impl Price {
         let mut exact = Exact::default();
         exact.add_tokens(input_max, input)?;
         exact.add_tokens(output_max, output)?;
-        exact.rounded_up()?.checked_add(self.0.request)
+        let worst = exact.rounded_up()?.checked_add(self.0.request)?;
+        if worst <= NanoUsd::ATTEMPT_MAX { Ok(worst) } else { Err(Overflow) }
     }
 
     /// The most tokens of output with which a call of so much input costs no more than `money`; none
@@ -311,12 +314,17 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn what_no_call_costs_is_not_held_and_costs_the_most() {
         let price = Price::flat(per_million(u64::MAX), per_million(1));
         assert_eq!(price.worst(2_000_000, 0), Err(Overflow));
         assert_eq!(price.worst(u64::MAX, u64::MAX), Err(Overflow));
         let usage = Usage { input: 1_000_000, output: 1, ..Usage::default() };
-        assert_eq!(price.cost(&usage), Err(NoCost::Overflow(Overflow)));
+        assert_eq!(price.cost(&usage), Ok(NanoUsd::ATTEMPT_MAX));
+        let (most, dollar) = (100_000, Price::flat(per_million(1_000_000_000_000_000), per_million(0)));
+        assert_eq!(dollar.worst(most, 0), Ok(NanoUsd::ATTEMPT_MAX));
+        assert_eq!(dollar.worst(most + 1, 0), Err(Overflow));
+        let cost = |input| dollar.cost(&Usage { input, ..Usage::default() }).map(NanoUsd::nanos);
+        assert_eq!((cost(most - 1), cost(most + 1)), (Ok(99_999_000_000_000), Ok(100_000_000_000_000)));
         assert_eq!(price.output_within(2_000_000, NanoUsd::from_nanos(u64::MAX)), None);
     }
 

@@ -3,7 +3,7 @@
 //! `settled + in_doubt + leased <= cap`, but for what an attempt cost beyond its hold, and for a cap
 //! that was lowered: then nothing more is leased until it fits again.
 
-use crate::money::{NanoUsd, Overflow};
+use crate::money::NanoUsd;
 
 /// A block is this part of what is left: large far from the cap, small near it.
 const BLOCK_PART: u64 = 8;
@@ -33,10 +33,11 @@ impl Vault {
         cap.saturating_sub(self.spent()).saturating_sub(self.leased)
     }
 
-    /// Leases a block to a node that lacks so much for a hold; nothing, where there is less than that.
+    /// Leases a block to a node that lacks so much for a hold; nothing, where nothing lacks, or where
+    /// there is less than that.
     pub fn lease(&mut self, cap: NanoUsd, lacking: NanoUsd) -> NanoUsd {
         let headroom = self.headroom(cap);
-        if lacking > headroom {
+        if lacking == NanoUsd::ZERO || lacking > headroom {
             return NanoUsd::ZERO;
         }
         let several = NanoUsd::from_nanos(lacking.nanos().saturating_mul(BLOCK_HOLDS));
@@ -46,15 +47,11 @@ impl Vault {
         block
     }
 
-    /// Attempts cost so much; it comes out of the node's lease, of which `lease` is left.
-    ///
-    /// # Errors
-    ///
-    /// [`Overflow`] where the sum does not fit.
-    pub fn settle(&mut self, lease: NanoUsd, charge: NanoUsd) -> Result<(), Overflow> {
-        self.settled = self.settled.checked_add(charge)?;
+    /// Attempts cost so much; it comes out of the node's lease, of which `lease` is left. A sum beyond
+    /// all measure stays there: no charge is ever turned down, or it would be tried for ever.
+    pub fn settle(&mut self, lease: NanoUsd, charge: NanoUsd) {
+        self.settled = self.settled.saturating_add(charge);
         self.leased = self.leased.saturating_sub(charge.min(lease));
-        Ok(())
     }
 
     /// A node gives a part of its lease back.
@@ -70,13 +67,8 @@ impl Vault {
     }
 
     /// Somebody says what became of a hold in doubt.
-    ///
-    /// # Errors
-    ///
-    /// [`Overflow`] where the sum does not fit.
-    pub fn resolve(&mut self, held: NanoUsd, charge: NanoUsd) -> Result<(), Overflow> {
-        self.settled = self.settled.checked_add(charge)?;
+    pub fn resolve(&mut self, held: NanoUsd, charge: NanoUsd) {
+        self.settled = self.settled.saturating_add(charge);
         self.in_doubt = self.in_doubt.saturating_sub(held);
-        Ok(())
     }
 }

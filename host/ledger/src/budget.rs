@@ -1,9 +1,9 @@
 //! What a budget caps, and which account of it an attempt draws on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use sluice_core::books::Mode;
+use sluice_core::books::{Cap, Mode};
 use sluice_core::money::NanoUsd;
 
 /// One cap of the operator's; each scope value has an account of its own.
@@ -16,6 +16,15 @@ pub struct Budget {
     /// Whether it refuses.
     pub mode: Mode,
 }
+
+impl From<&Budget> for Cap {
+    fn from(budget: &Budget) -> Cap {
+        Cap { amount: budget.cap, mode: budget.mode }
+    }
+}
+
+/// The cap of each budget, by its name.
+pub type Caps = HashMap<Arc<str>, Cap>;
 
 /// What a budget has an account for each of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +61,7 @@ pub struct AccountKey {
 /// An account that an attempt draws on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drawn {
-    /// By whose rules.
+    /// By whose rules, where the operator has not changed them since.
     pub budget: Arc<Budget>,
     /// Which account of it.
     pub key: AccountKey,

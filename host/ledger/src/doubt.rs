@@ -172,7 +172,7 @@ impl Store {
             return batch.was_given(id);
         };
         let held = NanoUsd::from_nanos(found.row.cost);
-        let Some(charge) = charge.allowed(held) else { return Ok(Resolved::Beyond { held }) };
+        let Some(charge) = charge.allowed(held)? else { return Ok(Resolved::Beyond { held }) };
         found.row.cost = charge.nanos();
         for (account, key) in keys_of(batch.connection(), &found.accounts)? {
             batch.resolve(account, held, charge)?;
@@ -206,7 +206,7 @@ impl Store {
         if rest == NanoUsd::ZERO {
             return Ok(Resolved::Already);
         }
-        let Some(charge) = charge.allowed(rest) else { return Ok(Resolved::Beyond { held: rest }) };
+        let Some(charge) = charge.allowed(rest)? else { return Ok(Resolved::Beyond { held: rest }) };
         batch.resolve(account, rest, charge)?;
         audit(&batch)?;
         batch.commit()?;
@@ -253,10 +253,12 @@ impl Batch<'_> {
 
 impl Charge {
     /// The charge, if it may be settled for what is in doubt.
-    fn allowed(self, held: NanoUsd) -> Option<NanoUsd> {
+    fn allowed(self, held: NanoUsd) -> Result<Option<NanoUsd>, StoreError> {
         match self {
-            Charge::Within(charge) => (charge <= held).then_some(charge),
-            Charge::Any(charge) => Some(charge),
+            Charge::Within(charge) => Ok((charge <= held).then_some(charge)),
+            // A slip of somebody's finger is no vendor's word: it is not settled at the most.
+            Charge::Any(charge) if charge > NanoUsd::CAP_MAX => Err(StoreError::Overflow),
+            Charge::Any(charge) => Ok(Some(charge)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Money that is held for one attempt, and its one end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_core::books::Overrun;
 use sluice_core::money::NanoUsd;
@@ -33,6 +33,15 @@ pub struct Attempt {
     pub at_ms: u64,
 }
 
+/// Sums since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) settled: AtomicU64,
+    pub(crate) overrun: AtomicU64,
+    /// Attempts that were said to cost more than any does.
+    absurd: AtomicU64,
+}
+
 impl Hold {
     /// What is held on each account.
     pub fn amount(&self) -> NanoUsd {
@@ -55,6 +64,7 @@ impl Hold {
             return Vec::new();
         }
         let totals = &self.spending.totals;
+        let charge = totals.bounded(charge);
         totals.settled.fetch_add(charge.nanos(), Ordering::Relaxed);
         totals.overrun.fetch_add(charge.saturating_sub(self.amount).nanos(), Ordering::Relaxed);
         let mut inner = self.spending.lock();
@@ -70,6 +80,19 @@ impl Hold {
             inner.queue.rows.push(*row);
         }
         overruns
+    }
+}
+
+impl Totals {
+    /// The charge, or the most that an attempt can cost: told the first, second, fourth, eighth time.
+    pub(crate) fn bounded(&self, charge: NanoUsd) -> NanoUsd {
+        if charge >= NanoUsd::ATTEMPT_MAX {
+            let times = self.absurd.fetch_add(1, Ordering::Relaxed) + 1;
+            if times.is_power_of_two() {
+                tracing::error!(%charge, most = %NanoUsd::ATTEMPT_MAX, times, "an attempt is said to cost more than any can; it costs the most");
+            }
+        }
+        charge.min(NanoUsd::ATTEMPT_MAX)
     }
 }
 

@@ -42,4 +42,5 @@ pub mod sheet;
 pub mod spending;
 pub mod store;
 pub mod usage;
+mod waiters;
 mod writer;

@@ -19,7 +19,7 @@ const COUNT_MAX: u64 = 1 << 50;
 /// How a sum that is there takes in another.
 pub(crate) const ADD_UP: &str = "calls = calls + excluded.calls, \
      input = min(input + excluded.input, 1 << 50), output = min(output + excluded.output, 1 << 50), \
-     cost = cost + excluded.cost";
+     cost = min(cost + excluded.cost, 1000000000 * 1000000000)";
 
 /// One call, as it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ impl Batch<'_> {
                 integer(row.output),
                 integer(row.reasoning),
                 integer(row.calls),
-                number(NanoUsd::from_nanos(row.cost))?,
+                nanos(row.cost),
                 row.first_ms,
                 row.total_ms,
                 row.outcome.as_str(),
@@ -156,11 +156,16 @@ impl Batch<'_> {
                 integer(sum.calls),
                 integer(sum.input),
                 integer(sum.output),
-                number(NanoUsd::from_nanos(sum.cost))?,
+                nanos(sum.cost),
             ])?;
         }
         Ok(())
     }
+}
+
+/// What no call costs is the most.
+fn nanos(cost: u64) -> i64 {
+    number(NanoUsd::from_nanos(cost).min(NanoUsd::CAP_MAX))
 }
 
 /// Counts that no vendor reaches are the largest.
@@ -189,6 +194,19 @@ mod tests {
             let sum = store.usage(&query).unwrap().rows.remove(0);
             assert_eq!((sum.calls, sum.cost.nanos()), (2 * round, 2 * round));
             assert!(sum.input >= COUNT_MAX && sum.output >= COUNT_MAX);
+        }
+    }
+
+    #[test]
+    fn costs_that_no_call_has_do_not_stop_the_ledger() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("sluice.db")).unwrap();
+        let query = Query { by: Vec::new(), which: Which::default(), limit: 1 };
+        for _ in 0..20 {
+            let batch = store.batch().unwrap();
+            batch.add_rows(&[Row { cost: u64::MAX, ..Row::default() }]).unwrap();
+            batch.commit().unwrap();
+            assert_eq!(store.usage(&query).unwrap().rows[0].cost, NanoUsd::CAP_MAX);
         }
     }
 }

@@ -5,25 +5,26 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use sluice_core::books::{AccountId, Books, Mode, Rest, Short};
+use sluice_core::books::{AccountId, Books, Cap, Mode, Rest, Short};
 use sluice_core::money::NanoUsd;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::budget::{AccountKey, Drawn};
-use crate::hold::{Attempt, Hold};
+use crate::budget::{AccountKey, Caps, Drawn};
+use crate::hold::{Attempt, Hold, Totals};
 use crate::journal::{Accounts, Held, HoldId, Journal, Record};
 use crate::recovery::{Found, RecoveryError, recover};
 use crate::rows::Row;
 use crate::rules::AskRules;
 use crate::runs::RunRefused;
 use crate::store::Store;
+use crate::waiters::Waiter;
 use crate::writer::{self, Message};
 
 /// Calls that may wait for the store to take their rows; beyond, no new money is spent.
@@ -47,6 +48,10 @@ pub struct Spending {
 pub(crate) struct Inner {
     pub(crate) books: Books,
     pub(crate) known: HashMap<AccountKey, AccountId>,
+    /// What accounts go by, whatever a request has read before.
+    caps: Caps,
+    /// Caps have changed: what is leased by those before goes back with the next batch.
+    pub(crate) caps_changed: bool,
     pub(crate) journal: Journal,
     pub(crate) open: HashMap<HoldId, Held>,
     pub(crate) queue: Queue,
@@ -60,13 +65,6 @@ pub(crate) struct Inner {
 pub(crate) struct Queue {
     pub(crate) charges: Vec<(Accounts, NanoUsd)>,
     pub(crate) rows: Vec<Row>,
-}
-
-/// Sums since the start.
-#[derive(Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) settled: AtomicU64,
-    pub(crate) overrun: AtomicU64,
 }
 
 /// Why nothing is held.
@@ -128,6 +126,8 @@ impl Spending {
         let inner = Inner {
             books: Books::default(),
             known: HashMap::new(),
+            caps: Caps::new(),
+            caps_changed: false,
             journal,
             open: HashMap::new(),
             queue: Queue::default(),
@@ -162,28 +162,28 @@ impl Spending {
         amount: NanoUsd,
         attempt: Attempt,
     ) -> Result<Hold, NotHeld> {
-        match self.try_hold(drawn, amount, &attempt, false) {
+        match self.try_hold(&mut self.lock(), drawn, amount, &attempt, false) {
             Err(Tried::AskStore) => {}
             Err(Tried::Not(why)) => return Err(why),
             Ok(hold) => return Ok(hold),
         }
-        self.refill(drawn, amount).await?;
-        self.try_hold(drawn, amount, &attempt, true).map_err(|tried| match tried {
-            Tried::Not(why) => why,
-            // It was taken back between the two: the store is slow beyond measure.
-            Tried::AskStore => NotHeld::Store("busy"),
-        })
+        let (waiter, answered) = Waiter::new(drawn, amount, attempt);
+        self.messages.try_send(Message::Wait(waiter)).map_err(|error| match error {
+            TrySendError::Full(_) => NotHeld::Store("busy"),
+            TrySendError::Disconnected(_) => NotHeld::Store("stopped"),
+        })?;
+        answered.await.unwrap_or(Err(NotHeld::Store("stopped")))
     }
 
-    fn try_hold(
+    /// `asked`: the store was, just now.
+    pub(crate) fn try_hold(
         self: &Arc<Spending>,
+        inner: &mut Inner,
         drawn: &[Drawn],
         amount: NanoUsd,
         attempt: &Attempt,
         asked: bool,
     ) -> Result<Hold, Tried> {
-        let mut guard = self.lock();
-        let inner = &mut *guard;
         if inner.queue.rows.len() >= QUEUE_MAX {
             return Err(Tried::Not(NotHeld::Store(inner.trouble.unwrap_or("behind"))));
         }
@@ -195,7 +195,6 @@ impl Spending {
                 None if asked && one.budget.mode == Mode::Shadow => continue,
                 None => return Err(Tried::AskStore),
             };
-            inner.books.govern(id, one.budget.mode, one.budget.cap);
             accounts.push(id);
         }
         accounts.sort_unstable();
@@ -228,18 +227,7 @@ impl Spending {
         if let Record::Held(held) = record {
             inner.open.insert(id, held);
         }
-        drop(guard);
         Ok(Hold { spending: Arc::clone(self), id, accounts, amount, sent: false, ended: false })
-    }
-
-    async fn refill(&self, drawn: &[Drawn], amount: NanoUsd) -> Result<(), NotHeld> {
-        let (answer, answered) = oneshot::channel();
-        let message = Message::Refill { drawn: drawn.to_vec(), amount, answer };
-        self.messages.try_send(message).map_err(|error| match error {
-            TrySendError::Full(_) => NotHeld::Store("busy"),
-            TrySendError::Disconnected(_) => NotHeld::Store("stopped"),
-        })?;
-        answered.await.unwrap_or(Err(NotHeld::Store("stopped")))
     }
 
     /// A call has ended whose row no settlement took along.
@@ -292,15 +280,19 @@ impl Spending {
         figures
     }
 
-    /// Caps have changed: what is leased by the old ones goes back. When this returns, the store has it.
-    ///
-    /// # Errors
-    ///
-    /// Why the store does not take it.
-    pub fn return_leases(&self) -> Result<(), &'static str> {
-        let (answer, answered) = oneshot::channel();
-        self.messages.send(Message::ReturnLeases { answer }).map_err(|_| "stopped")?;
-        answered.blocking_recv().unwrap_or(Err("stopped"))
+    /// The operator has these caps from now on. They hold when this returns, for what is leased too, and
+    /// for who has read the configuration before. A budget that is not among them goes by what is drawn
+    /// on. Waits for nothing.
+    pub fn go_by(&self, caps: Caps) {
+        let mut inner = self.lock();
+        let Inner { books, known, .. } = &mut *inner;
+        for (key, id) in known {
+            if let Some(cap) = caps.get(&key.budget) {
+                books.go_by(*id, *cap);
+            }
+        }
+        inner.caps = caps;
+        inner.caps_changed = true;
     }
 
     /// When this returns, the store has all that has ended.
@@ -325,6 +317,13 @@ impl Spending {
         }
     }
 
+    /// As after some seconds: nothing is leased any more, but what is held.
+    #[cfg(test)]
+    pub(crate) fn rest_now(&self) {
+        self.messages.send(Message::Rest).unwrap();
+        self.flush().unwrap();
+    }
+
     /// As if the process were killed: nothing more is written.
     #[cfg(test)]
     pub(crate) fn abandon(&self) {
@@ -338,7 +337,7 @@ impl Spending {
 }
 
 /// Why a hold was not taken at once.
-enum Tried {
+pub(crate) enum Tried {
     AskStore,
     Not(NotHeld),
 }
@@ -365,13 +364,14 @@ impl Inner {
         self.journal.next_segment(self.open.values())
     }
 
+    /// What an account goes by now.
+    pub(crate) fn cap_of(&self, key: &AccountKey, drawn: Cap) -> Cap {
+        self.caps.get(&key.budget).copied().unwrap_or(drawn)
+    }
+
     /// An account's number is known from now on.
     pub(crate) fn learn(&mut self, key: AccountKey, id: AccountId) {
         self.known.insert(key, id);
-    }
-
-    pub(crate) fn id_of(&self, key: &AccountKey) -> Option<AccountId> {
-        self.known.get(key).copied()
     }
 
     /// Accounts that the books have forgotten.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
-use sluice_core::books::{AccountId, Grant};
+use sluice_core::books::AccountId;
 use sluice_core::money::NanoUsd;
 use sluice_core::vault::Vault;
 
-use crate::budget::{AccountKey, Budget};
+use crate::budget::AccountKey;
 use crate::layout::{LAYOUT, lay_out};
 
 /// Who waits for another process that writes gives up after this time.
@@ -56,7 +56,7 @@ pub enum StoreError {
         /// Its layout.
         found: i64,
     },
-    /// An amount or an instant that the database cannot hold.
+    /// An amount that nobody means, or an instant that the database cannot hold.
     #[error("an amount or an instant does not fit")]
     Overflow,
     /// Anything else.
@@ -221,27 +221,18 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Leases a block to this node that lacks so much.
+    /// Leases so much more to this node.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
-    pub fn lease(
-        &self,
-        node: &str,
-        key: &AccountKey,
-        budget: &Budget,
-        lacking: NanoUsd,
-    ) -> Result<(Account, Grant), StoreError> {
-        let mut account = self.account(key)?;
-        let leased = account.vault.lease(budget.cap, lacking);
+    pub fn add_lease(&self, node: &str, id: AccountId, leased: NanoUsd) -> Result<(), StoreError> {
         if leased > NanoUsd::ZERO {
             let add = "INSERT INTO leases (account, node, leased) VALUES (?1, ?2, ?3) \
-                 ON CONFLICT DO UPDATE SET leased = leased + excluded.leased";
-            self.0.prepare_cached(add)?.execute(params![account.id.0, node, number(leased)?])?;
+                 ON CONFLICT DO UPDATE SET leased = min(leased + excluded.leased, 9223372036854775807)";
+            self.0.prepare_cached(add)?.execute(params![id.0, node, number(leased)])?;
         }
-        let (spent, headroom) = (account.vault.spent(), account.vault.headroom(budget.cap));
-        Ok((account, Grant { mode: budget.mode, cap: budget.cap, spent, headroom, leased }))
+        Ok(())
     }
 
     /// What attempts of this node cost.
@@ -250,12 +241,11 @@ impl Batch<'_> {
     ///
     /// [`StoreError`].
     pub fn settle(&self, node: &str, id: AccountId, charge: NanoUsd) -> Result<(), StoreError> {
-        let before = self.account_of(id)?;
         let lease = self.lease_of(node, id)?;
-        let mut vault = before.vault;
-        vault.settle(lease, charge).map_err(|_| StoreError::Overflow)?;
+        let mut vault = self.account_of(id)?.vault;
+        vault.settle(lease, charge);
         let set = "UPDATE accounts SET settled = ?2 WHERE id = ?1";
-        self.0.prepare_cached(set)?.execute(params![id.0, number(vault.settled)?])?;
+        self.0.prepare_cached(set)?.execute(params![id.0, number(vault.settled)])?;
         self.set_lease(node, id, lease.saturating_sub(charge))
     }
 
@@ -279,7 +269,7 @@ impl Batch<'_> {
         let mut vault = self.account_of(id)?.vault;
         vault.orphan(lease, open);
         let set = "UPDATE accounts SET in_doubt = ?2 WHERE id = ?1";
-        self.0.prepare_cached(set)?.execute(params![id.0, number(vault.in_doubt)?])?;
+        self.0.prepare_cached(set)?.execute(params![id.0, number(vault.in_doubt)])?;
         self.set_lease(node, id, NanoUsd::ZERO)
     }
 
@@ -290,9 +280,9 @@ impl Batch<'_> {
     /// [`StoreError`].
     pub fn resolve(&self, id: AccountId, held: NanoUsd, charge: NanoUsd) -> Result<(), StoreError> {
         let mut vault = self.account_of(id)?.vault;
-        vault.resolve(held, charge).map_err(|_| StoreError::Overflow)?;
+        vault.resolve(held, charge);
         let set = "UPDATE accounts SET settled = ?2, in_doubt = ?3 WHERE id = ?1";
-        let (settled, in_doubt) = (number(vault.settled)?, number(vault.in_doubt)?);
+        let (settled, in_doubt) = (number(vault.settled), number(vault.in_doubt));
         self.0.prepare_cached(set)?.execute(params![id.0, settled, in_doubt])?;
         Ok(())
     }
@@ -308,7 +298,12 @@ impl Batch<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    fn lease_of(&self, node: &str, id: AccountId) -> Result<NanoUsd, StoreError> {
+    /// What this node has leased of an account.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn lease_of(&self, node: &str, id: AccountId) -> Result<NanoUsd, StoreError> {
         let query = "SELECT leased FROM leases WHERE account = ?1 AND node = ?2";
         let mut query = self.0.prepare_cached(query)?;
         let leased: Option<i64> = query.query_row(params![id.0, node], |row| row.get(0)).optional()?;
@@ -321,7 +316,7 @@ impl Batch<'_> {
             self.0.prepare_cached(remove)?.execute(params![id.0, node])?;
         } else {
             let set = "UPDATE leases SET leased = ?3 WHERE account = ?1 AND node = ?2";
-            self.0.prepare_cached(set)?.execute(params![id.0, node, number(lease)?])?;
+            self.0.prepare_cached(set)?.execute(params![id.0, node, number(lease)])?;
         }
         Ok(())
     }
@@ -369,9 +364,8 @@ pub(crate) fn amount(number: i64) -> NanoUsd {
     NanoUsd::from_nanos(u64::try_from(number).unwrap_or(0))
 }
 
-/// # Errors
-///
-/// [`StoreError::Overflow`].
-pub(crate) fn number(amount: NanoUsd) -> Result<i64, StoreError> {
-    i64::try_from(amount.nanos()).map_err(|_| StoreError::Overflow)
+/// The largest number stands for what is larger: it is more than every cap, and what the database would
+/// not take would be tried for ever.
+pub(crate) fn number(amount: NanoUsd) -> i64 {
+    i64::try_from(amount.nanos()).unwrap_or(i64::MAX)
 }

@@ -1,27 +1,28 @@
 //! The one thread that writes to the store: settlements, rows and leases, in batches; between them it
 //! ends runs, and makes room.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Weak;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sluice_core::books::{AccountId, Grant};
+use sluice_core::books::AccountId;
 use sluice_core::money::NanoUsd;
 use tokio::sync::oneshot;
 
-use crate::budget::{AccountKey, Drawn};
 use crate::journal::{Journal, Position, SEGMENT_BYTES};
 use crate::recovery::{set_clean, set_clock, set_position};
 use crate::retention::Next;
 use crate::room::Room;
 use crate::rules::Rules;
+use crate::runs::enter;
 use crate::runs::live::LiveRuns;
-use crate::runs::{RunRefused, enter};
 use crate::spending::{NotHeld, Queue, Spending};
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{Store, StoreError};
+use crate::waiters::{Asks, Reply, Waiter};
 
 /// Between two batches, where nobody waits for a lease.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
@@ -30,28 +31,24 @@ const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const IDLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Those who wait for a lease, in one batch.
-const REFILLS_MAX: usize = 256;
+const WAITERS_MAX: usize = 256;
 
 /// Between two looks at runs that nobody draws on, and at what has ended.
 const TEND_EVERY: Duration = Duration::from_secs(1);
 
 /// What the writer is asked for.
 pub(crate) enum Message {
-    /// Accounts that a hold needs more of.
-    Refill {
-        drawn: Vec<Drawn>,
-        amount: NanoUsd,
-        answer: oneshot::Sender<Result<(), NotHeld>>,
-    },
-    ReturnLeases {
-        answer: Answer,
-    },
+    /// Somebody needs more of its accounts than is leased.
+    Wait(Waiter),
     Flush {
         answer: Answer,
     },
     Close,
     #[cfg(test)]
     Abandon,
+    /// As after some seconds: all that is leased goes back.
+    #[cfg(test)]
+    Rest,
     #[cfg(test)]
     With(With),
 }
@@ -73,44 +70,36 @@ struct Writer {
     room: Room,
     /// The journal's next segment could not be begun, which is said.
     stuck: bool,
-}
-
-/// Somebody who waits for a lease.
-struct Refill {
-    drawn: Vec<Drawn>,
-    amount: NanoUsd,
-    answer: oneshot::Sender<Result<(), NotHeld>>,
+    /// Those for whom the store is asked once more.
+    again: Vec<Waiter>,
 }
 
 /// One batch's work.
 #[derive(Default)]
 struct Work {
-    refills: Vec<Refill>,
+    waiters: Vec<Waiter>,
     answers: Vec<Answer>,
     back: Vec<(AccountId, NanoUsd)>,
-    all_back: bool,
     /// Runs that are drawn on are written down.
     touch: bool,
     close: bool,
+    #[cfg(test)]
+    all_rest: bool,
     #[cfg(test)]
     with: Vec<With>,
 }
 
 /// What a batch came to.
 struct Written {
-    leased: Vec<Leased>,
-    /// For each who waits for a lease.
-    answers: Vec<Result<(), NotHeld>>,
+    asks: Asks,
+    /// For each who waits for a lease, why it gets none.
+    refused: Vec<Option<NotHeld>>,
     /// The time of budgets that it was written by.
     now_s: i64,
 }
 
-/// A lease that the store has given.
-struct Leased {
-    key: AccountKey,
-    id: AccountId,
-    grant: Grant,
-}
+/// What each account is charged.
+type Charges = BTreeMap<AccountId, NanoUsd>;
 
 pub(crate) fn start(
     store: Store,
@@ -120,22 +109,24 @@ pub(crate) fn start(
 ) -> io::Result<JoinHandle<()>> {
     let now = Instant::now();
     let (runs, room) = (LiveRuns::default(), Room::new(now));
-    let writer = Writer { store, folder, inbox, looked_at: now, tends_at: now, runs, room, stuck: false };
+    let (looked_at, tends_at, stuck, again) = (now, now, false, Vec::new());
+    let writer = Writer { store, folder, inbox, looked_at, tends_at, runs, room, stuck, again };
     std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&spending))
 }
 
 impl Writer {
     fn run(mut self, spending: &Weak<Spending>) {
         loop {
-            let mut work = Work::default();
-            match self.inbox.recv_timeout(FLUSH_EVERY) {
+            let mut work = Work { waiters: std::mem::take(&mut self.again), ..Work::default() };
+            let patience = if work.waiters.is_empty() { FLUSH_EVERY } else { Duration::ZERO };
+            match self.inbox.recv_timeout(patience) {
                 #[cfg(test)]
                 Ok(Message::Abandon) => return,
                 Ok(message) => work.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            while work.refills.len() < REFILLS_MAX && !work.close {
+            while work.waiters.len() < WAITERS_MAX && !work.close {
                 match self.inbox.try_recv() {
                     Ok(message) => work.take(message),
                     Err(_none) => break,
@@ -170,14 +161,16 @@ impl Writer {
         }
     }
 
-    fn batch(&mut self, spending: &Spending, mut work: Work) {
+    fn batch(&mut self, spending: &Arc<Spending>, mut work: Work) {
         let now = Instant::now();
+        work.waiters.retain(|waiter| !waiter.has_left());
         let look = now.saturating_duration_since(self.looked_at) >= IDLE_EVERY;
         // Only who leases goes by them.
-        let rules = if work.refills.is_empty() { Rules::default() } else { spending.rules_now() };
+        let rules = if work.waiters.is_empty() { Rules::default() } else { spending.rules_now() };
         let (queue, journal, touch) = {
             let mut inner = spending.lock();
-            if work.all_back || work.close {
+            let look = std::mem::take(&mut inner.caps_changed) || look;
+            if work.returns_all() {
                 work.back = inner.books.all_free();
             } else if look {
                 self.looked_at = now;
@@ -187,17 +180,16 @@ impl Writer {
             (std::mem::take(&mut inner.queue), (inner.journal.position(), inner.next_hold), touch)
         };
         work.touch = touch;
-        let idle = work.refills.is_empty() && work.back.is_empty() && work.answers.is_empty() && !touch;
+        let idle = work.waiters.is_empty() && work.back.is_empty() && work.answers.is_empty() && !touch;
         if idle && queue.charges.is_empty() && queue.rows.is_empty() {
             spending.lock().forget();
             return;
         }
-        match self.write(spending, &queue, &work, &rules, journal) {
+        let charges = sums(&queue);
+        match self.write(spending, (&queue, &charges), &work, &rules, journal) {
             Ok(written) => {
-                for Leased { key, id, .. } in &written.leased {
-                    self.runs.entered(*id, key, &rules);
-                }
-                self.done(spending, &queue, written, work, journal.0);
+                written.asks.accounts().for_each(|(id, key)| self.runs.entered(id, key, &rules));
+                self.done(spending, charges, written, work, journal.0);
             }
             Err(error) => failed(spending, queue, work, &error),
         }
@@ -206,7 +198,7 @@ impl Writer {
     fn write(
         &mut self,
         spending: &Spending,
-        queue: &Queue,
+        (queue, charges): (&Queue, &Charges),
         work: &Work,
         rules: &Rules,
         (position, next_hold): (Position, u64),
@@ -214,10 +206,10 @@ impl Writer {
         let (node, now_s) = (&spending.node, spending.clock_s());
         // A lease that the power took back could be spent and forgotten; a settlement cannot: what it
         // leaves is leased, and in doubt.
-        self.store.sync(!work.refills.is_empty())?;
+        self.store.sync(!work.waiters.is_empty())?;
         let batch = self.store.batch()?;
-        for (id, charge) in sums(queue) {
-            batch.settle(node, id, charge)?;
+        for (id, charge) in charges {
+            batch.settle(node, *id, *charge)?;
         }
         batch.add_rows(&queue.rows)?;
         for (id, free) in &work.back {
@@ -227,33 +219,49 @@ impl Writer {
         if work.touch {
             self.runs.touch(&batch, now_s)?;
         }
-        let mut leased: Vec<Leased> = Vec::new();
-        let mut answers = Vec::with_capacity(work.refills.len());
-        for refill in &work.refills {
-            answers.push(match enter(&batch, &refill.drawn, rules, now_s)? {
-                Ok(open) => lease(&batch, spending, &open, refill.amount, &mut leased).map(Ok)?,
-                Err(refused) => Err(refused),
+        let (mut asks, mut refused) = (Asks::default(), Vec::with_capacity(work.waiters.len()));
+        for waiter in &work.waiters {
+            refused.push(match enter(&batch, waiter.drawn(), rules, now_s)? {
+                Ok(open) => asks.add(&batch, spending, charges, &open, waiter.amount()).map(|()| None)?,
+                Err(refused) => Some(NotHeld::Run(Box::new(refused))),
             });
         }
+        asks.lease(&batch, spending)?;
         set_position(&batch, position, next_hold)?;
         set_clock(&batch, now_s)?;
         if work.close {
             set_clean(&batch)?;
         }
         batch.commit()?;
-        let answers = answers.into_iter().map(|answer: Result<(), RunRefused>| answer.map_err(run_refused));
-        Ok(Written { leased, answers: answers.collect(), now_s })
+        Ok(Written { asks, refused, now_s })
     }
 
-    fn done(&mut self, spending: &Spending, queue: &Queue, written: Written, work: Work, position: Position) {
-        let now = Instant::now();
+    fn done(
+        &mut self,
+        spending: &Arc<Spending>,
+        charges: Charges,
+        written: Written,
+        work: Work,
+        position: Position,
+    ) {
         let mut inner = spending.lock();
-        for (id, charge) in sums(queue) {
+        for (id, charge) in charges {
             inner.books.stored(id, charge);
         }
-        for Leased { key, id, grant } in written.leased {
-            inner.learn(key, id);
-            inner.books.granted(id, grant, now);
+        for (id, free) in work.back {
+            inner.books.returned(id, free);
+        }
+        written.asks.granted(&mut inner, Instant::now());
+        let mut replies = Vec::with_capacity(work.waiters.len());
+        for (waiter, refused) in work.waiters.into_iter().zip(written.refused) {
+            let said = match refused {
+                Some(why) => Ok(waiter.refuse(why)),
+                None => waiter.hold(spending, &mut inner),
+            };
+            match said {
+                Ok(reply) => replies.push(reply),
+                Err(waiter) => self.again.push(waiter),
+            }
         }
         inner.forget();
         inner.trouble = None;
@@ -275,56 +283,31 @@ impl Writer {
         }
         // Who has left needs no answer.
         work.answers.into_iter().for_each(|answer| _ = answer.send(Ok(())));
-        for (refill, answer) in work.refills.into_iter().zip(written.answers) {
-            _ = refill.answer.send(answer);
-        }
+        replies.into_iter().for_each(Reply::send);
     }
-}
-
-/// Leases so much of each of these accounts as a hold of this amount lacks.
-fn lease(
-    batch: &Batch<'_>,
-    spending: &Spending,
-    open: &[&Drawn],
-    amount: NanoUsd,
-    leased: &mut Vec<Leased>,
-) -> Result<(), StoreError> {
-    for one in open {
-        let given = leased.iter().filter(|lease| lease.key == one.key);
-        let given = given.fold(NanoUsd::ZERO, |sum, lease| sum.saturating_add(lease.grant.leased));
-        let free = {
-            let inner = spending.lock();
-            inner.id_of(&one.key).map_or(NanoUsd::ZERO, |id| inner.books.free(id))
-        };
-        let lacking = amount.saturating_sub(free.saturating_add(given));
-        let (account, grant) = batch.lease(&spending.node, &one.key, &one.budget, lacking)?;
-        batch.set_end(account.id, one.resets_s)?;
-        leased.push(Leased { key: one.key.clone(), id: account.id, grant });
-    }
-    Ok(())
-}
-
-fn run_refused(refused: RunRefused) -> NotHeld {
-    NotHeld::Run(Box::new(refused))
 }
 
 impl Work {
     fn take(&mut self, message: Message) {
         match message {
-            Message::Refill { drawn, amount, answer } => {
-                self.refills.push(Refill { drawn, amount, answer });
-            }
+            Message::Wait(waiter) => self.waiters.push(waiter),
             Message::Flush { answer } => self.answers.push(answer),
-            Message::ReturnLeases { answer } => {
-                self.all_back = true;
-                self.answers.push(answer);
-            }
             Message::Close => self.close = true,
             #[cfg(test)]
             Message::Abandon => {}
             #[cfg(test)]
+            Message::Rest => self.all_rest = true,
+            #[cfg(test)]
             Message::With(with) => self.with.push(with),
         }
+    }
+
+    fn returns_all(&self) -> bool {
+        #[cfg(test)]
+        if self.all_rest {
+            return true;
+        }
+        self.close
     }
 }
 
@@ -333,7 +316,7 @@ fn failed(spending: &Spending, mut queue: Queue, work: Work, error: &StoreError)
     let code = error.code();
     let mut inner = spending.lock();
     for (id, free) in work.back {
-        inner.books.keep(id, free);
+        inner.books.kept(id, free);
     }
     queue.charges.append(&mut inner.queue.charges);
     queue.rows.append(&mut inner.queue.rows);
@@ -343,19 +326,16 @@ fn failed(spending: &Spending, mut queue: Queue, work: Work, error: &StoreError)
     }
     drop(inner);
     work.answers.into_iter().for_each(|answer| _ = answer.send(Err(code)));
-    for refill in work.refills {
-        _ = refill.answer.send(Err(NotHeld::Store(code)));
-    }
+    work.waiters.into_iter().for_each(|waiter| waiter.refuse(NotHeld::Store(code)).send());
 }
 
-/// What each account is charged.
-fn sums(queue: &Queue) -> Vec<(AccountId, NanoUsd)> {
-    let mut sums = std::collections::BTreeMap::new();
-    for (accounts, charge) in &queue.charges {
+fn sums(queue: &Queue) -> Charges {
+    let mut sums = Charges::new();
+    for (accounts, charge) in queue.charges.iter().filter(|(_, charge)| *charge > NanoUsd::ZERO) {
         for id in accounts {
-            let sum: &mut NanoUsd = sums.entry(*id).or_default();
+            let sum = sums.entry(*id).or_default();
             *sum = sum.saturating_add(*charge);
         }
     }
-    sums.into_iter().filter(|(_, charge)| *charge > NanoUsd::ZERO).collect()
+    sums
 }

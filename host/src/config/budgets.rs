@@ -122,7 +122,8 @@ fn budget(table: &Table<'_>, models: &[Model]) -> Option<Budget> {
     });
     let cap = table.require("cap_usd", "dollars in quotes, such as \"2.00\"");
     let cap = cap.and_then(|found| match found.text()?.parse::<NanoUsd>() {
-        Ok(cap) => Some(cap),
+        Ok(cap) if cap <= NanoUsd::CAP_MAX => Some(cap),
+        Ok(_) => found.refuse(format!("wanted {} dollars at most", NanoUsd::CAP_MAX)),
         Err(error) => found.refuse(error.to_string()),
     });
     let window = window(table);

@@ -109,6 +109,7 @@ impl Supervisor {
             next,
             published: now,
             inbox,
+            money: None,
         };
         Ok(Booted { supervisor, handle, current })
     }

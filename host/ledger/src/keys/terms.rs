@@ -142,6 +142,12 @@ pub enum BadTerms {
         /// Which.
         limit: &'static str,
     },
+    /// More than anybody has.
+    #[error("budgets: entry {entry}: cap: wanted {} dollars at most", NanoUsd::CAP_MAX)]
+    Cap {
+        /// Which.
+        entry: usize,
+    },
     /// No window.
     #[error("budgets: entry {entry}: window: wanted day, month or total, not {text:?}")]
     Window {
@@ -341,6 +347,9 @@ fn budgets(drafts: &[BudgetDraft]) -> Result<Vec<KeyBudget>, BadTerms> {
         let window = window(draft, entry)?;
         if budgets.iter().any(|budget| budget.window == window) {
             return Err(BadTerms::Twice { entry });
+        }
+        if draft.cap > NanoUsd::CAP_MAX {
+            return Err(BadTerms::Cap { entry });
         }
         budgets.push(KeyBudget { cap: draft.cap, window });
     }

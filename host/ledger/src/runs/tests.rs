@@ -68,8 +68,8 @@ fn pays(spending: &Arc<Spending>, scope: &str, cost: u64) {
 /// As after some seconds: nothing is leased any more.
 fn rests(spending: &Spending) {
     // What the first one settles, the second one forgets.
-    spending.return_leases().unwrap();
-    spending.return_leases().unwrap();
+    spending.rest_now();
+    spending.rest_now();
     spending.flush().unwrap();
 }
 

@@ -2,13 +2,18 @@
 
 use std::path::Path;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::task::Poll;
 use std::thread;
+use std::time::Duration;
 
+use proptest::prelude::*;
 use sluice_core::books::Mode;
 use tempfile::TempDir;
 
 use super::*;
 use crate::budget::Budget;
+use crate::usage::{Query, Which};
 
 const BOOT: &str = "boot-1";
 
@@ -24,6 +29,10 @@ fn drawn(name: &str, scope: &str, cap: u64) -> Drawn {
     let budget = Arc::new(Budget { name: name.into(), cap: usd(cap), mode: Mode::Enforce });
     let key = AccountKey { budget: name.into(), scope: scope.into(), start_s: 0 };
     Drawn { budget, key, resets_s: None }
+}
+
+fn caps(name: &str, amount: u64, mode: Mode) -> Caps {
+    [(name.into(), Cap { amount: usd(amount), mode })].into()
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -104,10 +113,13 @@ fn race(seed: u64, rule: Rule) -> Outcome {
                         match hold(spending, accounts, worst) {
                             Ok(held) => break held,
                             // It may come back: somebody ends a call, and it is tried again.
-                            Err(NotHeld::Held(_)) => match open.pop() {
-                                Some((held, worst)) => end(held, worst, &mut chance, billed, rule),
-                                None => thread::yield_now(),
-                            },
+                            Err(NotHeld::Held(refused)) => {
+                                assert!(refused.rest.left < refused.amount, "seed {seed}: {refused:?}");
+                                match open.pop() {
+                                    Some((held, worst)) => end(held, worst, &mut chance, billed, rule),
+                                    None => thread::yield_now(),
+                                }
+                            }
                             Err(NotHeld::Exhausted(refused)) => {
                                 least.fetch_min(refused.amount.nanos(), Ordering::Relaxed);
                                 continue 'calls;
@@ -331,8 +343,8 @@ fn an_account_that_nobody_draws_on_costs_no_memory() {
         hold(&spending, &account, 10).unwrap().settle(usd(1), None);
     }
     assert_eq!(spending.lock().known.len(), 100);
-    spending.return_leases().unwrap();
-    spending.return_leases().unwrap();
+    spending.rest_now();
+    spending.rest_now();
     assert_eq!((spending.lock().known.len(), leased(folder.path())), (0, 0));
     assert_eq!(spent(folder.path(), "key"), (100, 0));
     spending.close();
@@ -349,6 +361,256 @@ fn an_account_that_is_named_twice_is_drawn_on_once() {
     hold(&spending, &twice, 500).unwrap().settle(usd(500), None);
     spending.close();
     assert_eq!((spent(folder.path(), "all"), spent(folder.path(), "key")), ((1000, 0), (1000, 0)));
+}
+
+/// The writer does nothing until the sender is dropped.
+fn stopped(spending: &Spending) -> SyncSender<()> {
+    let (go, waits) = sync_channel::<()>(0);
+    let (stops, has_stopped) = sync_channel(0);
+    let with = move |_: &Store| {
+        stops.send(()).unwrap();
+        assert!(waits.recv().is_err());
+    };
+    spending.messages.send(Message::With(Box::new(with))).unwrap();
+    has_stopped.recv().unwrap();
+    go
+}
+
+/// Polls all of them once, then lets the writer go on, and waits for what they come to.
+fn together(
+    spending: &Spending,
+    holds: Vec<impl Future<Output = Result<Hold, NotHeld>>>,
+) -> Vec<Result<Hold, NotHeld>> {
+    let mut go = Some(stopped(spending));
+    let mut holds: Vec<_> = holds.into_iter().map(|hold| (Box::pin(hold), None)).collect();
+    block_on(std::future::poll_fn(|context| {
+        for (hold, held) in holds.iter_mut().filter(|(_, held)| held.is_none()) {
+            if let Poll::Ready(ready) = hold.as_mut().poll(context) {
+                *held = Some(ready);
+            }
+        }
+        drop(go.take());
+        if holds.iter().all(|(_, held)| held.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    }));
+    holds.into_iter().filter_map(|(_, held)| held).collect()
+}
+
+/// Ten wait in one batch for what is enough for eight: two are refused, and no ninth could be let in.
+#[test]
+fn those_who_wait_together_all_get_what_is_there() {
+    let folder = TempDir::new().unwrap();
+    let (spending, _) = open(folder.path());
+    let accounts = [drawn("all", "", 44), drawn("key", "k", 1000)];
+    hold(&spending, &accounts, 4).unwrap().settle(usd(0), None);
+    let holds = (0..10).map(|_| spending.hold(&accounts, usd(5), Attempt::default())).collect();
+    let held = together(&spending, holds);
+    let refused: Vec<_> = held.iter().filter_map(|held| held.as_ref().err()).collect();
+    assert_eq!((held.len(), refused.len(), spending.figures().holds), (10, 2, 8));
+    assert!(refused.iter().all(|why| matches!(why, NotHeld::Held(refused) if refused.rest.left == usd(4))));
+    drop(held);
+    spending.close();
+    assert_eq!((spent(folder.path(), "all"), leased(folder.path())), ((0, 0), 0));
+}
+
+/// Who leaves while the store is asked holds nothing, and is in nobody's way.
+#[test]
+fn who_leaves_while_it_waits_holds_nothing() {
+    let folder = TempDir::new().unwrap();
+    let (spending, _) = open(folder.path());
+    let account = [drawn("all", "", 100)];
+    let go = stopped(&spending);
+    block_on(async {
+        let mut leaves = Box::pin(spending.hold(&account, usd(60), Attempt::default()));
+        std::future::poll_fn(|context| {
+            assert!(leaves.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+    });
+    drop(go);
+    let stays = hold(&spending, &account, 60).unwrap();
+    assert_eq!(spending.figures().holds, 1);
+    drop(stays);
+    spending.close();
+    assert_eq!((spent(folder.path(), "all"), leased(folder.path())), ((0, 0), 0));
+}
+
+/// Each run asks the store for its own account; what all share is not leased for that.
+#[test]
+fn new_runs_do_not_lease_away_what_all_share() {
+    let folder = TempDir::new().unwrap();
+    let (spending, _) = open(folder.path());
+    let hold_of = |run: u32| {
+        let accounts = [drawn("all", "", 1_000_000), drawn("run", &run.to_string(), 1000)];
+        drop(hold(&spending, &accounts, 10).unwrap().settle(usd(1), None));
+    };
+    (0..50).for_each(hold_of);
+    spending.flush().unwrap();
+    let store = Store::open_to_read(&folder.path().join("sluice.db")).unwrap();
+    let all = store.accounts(Some("all"), 1).unwrap()[0].vault;
+    assert_eq!((all.settled, all.leased), (usd(50), usd(1_000_000 / 8 - 50)), "one block");
+    assert_eq!(store.accounts(Some("run"), 100).unwrap().len(), 50, "each has asked");
+    spending.close();
+}
+
+/// What is leased and what requests have read before goes by the new cap, at once.
+#[test]
+fn a_cap_that_is_lowered_holds_at_once() {
+    let folder = TempDir::new().unwrap();
+    let (spending, _) = open(folder.path());
+    let before = [drawn("all", "", 1000)];
+    let held = hold(&spending, &before, 100).unwrap();
+    assert_eq!(leased(folder.path()), 400);
+    spending.go_by(caps("all", 50, Mode::Enforce));
+    assert!(matches!(hold(&spending, &before, 1), Err(NotHeld::Held(_))), "100 are held");
+    held.settle(usd(30), None);
+    let Err(NotHeld::Exhausted(refused)) = hold(&spending, &before, 21) else { panic!("20 are left") };
+    assert_eq!((refused.rest.cap, refused.rest.left), (usd(50), usd(20)));
+    hold(&spending, &before, 20).unwrap().settle(usd(20), None);
+    // A scope that nobody has drawn on goes by it too.
+    assert!(matches!(hold(&spending, &[drawn("all", "other", 1000)], 51), Err(NotHeld::Exhausted(_))));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while leased(folder.path()) > 0 {
+        assert!(Instant::now() < deadline, "what was leased by the old cap goes back");
+        spending.flush().unwrap();
+    }
+    spending.go_by(caps("all", 1000, Mode::Enforce));
+    hold(&spending, &before, 950).unwrap().settle(usd(950), None);
+    spending.close();
+    assert_eq!(spent(folder.path(), "all"), (1000, 0));
+}
+
+#[test]
+fn a_shadow_that_becomes_real_refuses_at_once() {
+    let folder = TempDir::new().unwrap();
+    let (spending, _) = open(folder.path());
+    let account = [drawn("all", "", 100)];
+    spending.go_by(caps("all", 100, Mode::Shadow));
+    for _ in 0..3 {
+        hold(&spending, &account, 90).unwrap().settle(usd(90), None);
+    }
+    spending.go_by(caps("all", 300, Mode::Enforce));
+    assert!(matches!(hold(&spending, &account, 31), Err(NotHeld::Exhausted(_))));
+    hold(&spending, &account, 30).unwrap().settle(usd(30), None);
+    spending.go_by(caps("all", 300, Mode::Shadow));
+    hold(&spending, &account, 30).unwrap().settle(usd(30), None);
+    spending.close();
+    assert_eq!((spent(folder.path(), "all"), leased(folder.path())), ((330, 0), 0));
+}
+
+/// Threads that hold by the configuration of before, and one that lowers the cap under them: from then
+/// on they get what the new one has left, and not a nano more.
+#[test]
+fn no_race_passes_a_cap_that_is_lowered() {
+    const MORE: u64 = 20 * CALL;
+    const THREADS: u64 = 3;
+    for seed in 0..20 {
+        let folder = TempDir::new().unwrap();
+        let (spending, _) = open(folder.path());
+        let accounts = [drawn("key", "k", 5000 * CALL), drawn("run", "r", 5000 * CALL)];
+        let (lowered, late) = (AtomicBool::new(false), AtomicU64::new(0));
+        let settled = || spending.totals.settled.load(Ordering::SeqCst);
+        let allowed = thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (spending, accounts, lowered, late) = (&spending, &accounts, &lowered, &late);
+                scope.spawn(move || {
+                    let mut chance = Chance(seed ^ (thread << 32));
+                    loop {
+                        let is_late = lowered.load(Ordering::SeqCst);
+                        match hold(spending, accounts, CALL + chance.below(CALL)) {
+                            Ok(held) => {
+                                let charge = held.amount();
+                                late.fetch_add(if is_late { charge.nanos() } else { 0 }, Ordering::SeqCst);
+                                held.settle(charge, None);
+                            }
+                            Err(NotHeld::Held(_)) => thread::yield_now(),
+                            Err(NotHeld::Exhausted(_)) => return,
+                            Err(NotHeld::Store(_) | NotHeld::Run(_)) => panic!("the store is well"),
+                        }
+                    }
+                });
+            }
+            while settled() < MORE {
+                thread::yield_now();
+            }
+            let cap = settled() + MORE;
+            spending.go_by(caps("key", cap, Mode::Enforce));
+            lowered.store(true, Ordering::SeqCst);
+            // Those who were faster than this thread, and what they held.
+            cap.max(settled() + THREADS * 2 * CALL)
+        });
+        spending.close();
+        let charged = spent(folder.path(), "key").0;
+        assert!(charged <= allowed, "seed {seed}: {charged} of {allowed}");
+        assert!(late.into_inner() <= MORE, "seed {seed}: what was left is less");
+        assert_eq!((spent(folder.path(), "run").0, leased(folder.path())), (charged, 0), "seed {seed}");
+    }
+}
+
+/// What a vendor says, and what is done with it.
+#[derive(Clone, Debug)]
+struct Said {
+    amount: u64,
+    charge: u64,
+    row: Row,
+    ends: bool,
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let number = || prop_oneof![any::<u64>(), 0_u64..1000, Just(u64::MAX), Just(1 << 63)];
+    (number(), number(), number(), number(), any::<bool>()).prop_map(|(amount, charge, cost, count, ends)| {
+        let [input, cached_input, cache_write, output, reasoning, calls] = [count; 6];
+        let row = Row { cost, input, cached_input, cache_write, output, reasoning, calls, ..Row::default() };
+        Said { amount, charge, row, ends }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+
+    /// Whatever is said, the store takes it, and the next start does: it is never tried for ever.
+    #[test]
+    fn no_amount_stops_the_ledger(
+        said in prop::collection::vec(said(), 1..8), cap: u64, is_shadow: bool, is_written: bool,
+    ) {
+        let folder = TempDir::new().unwrap();
+        let (spending, _) = open(folder.path());
+        let accounts = [drawn("all", "", cap), drawn("seen", "", 1000)];
+        let of_all = if is_shadow { Mode::Shadow } else { Mode::Enforce };
+        let cap_of = |amount, mode| Cap { amount: usd(amount), mode };
+        let caps = [("all".into(), cap_of(cap, of_all)), ("seen".into(), cap_of(1000, Mode::Shadow))];
+        spending.go_by(caps.into());
+        let mut least = 0_u64;
+        for Said { amount, charge, row, ends } in said {
+            spending.passed(row.clone());
+            let Ok(held) = hold(&spending, &accounts, amount) else { continue };
+            if ends {
+                held.settle(usd(charge), Some(row));
+                least = least.saturating_add(charge.min(NanoUsd::ATTEMPT_MAX.nanos()));
+            } else {
+                // As a journal may have it that was written before charges were bounded.
+                let record = Record::Settled { id: held.id, charge, row: Some(Box::new(row)) };
+                spending.lock().journal.append(&record).unwrap();
+                std::mem::forget(held);
+            }
+            if is_written {
+                prop_assert_eq!(spending.flush(), Ok(()));
+            }
+        }
+        prop_assert_eq!(spending.figures().settled.nanos(), least, "no attempt costs more than the most");
+        std::mem::forget(hold(&spending, &accounts, cap));
+        spending.abandon();
+        let (spending, _) = open(folder.path());
+        prop_assert!(hold(&spending, &[drawn("new", "", 5)], 5).is_ok());
+        prop_assert_eq!(spending.flush(), Ok(()));
+        prop_assert_eq!(spending.figures().trouble, None);
+        spending.close();
+        let store = Store::open_to_read(&folder.path().join("sluice.db")).unwrap();
+        let seen = store.accounts(Some("seen"), 1).unwrap();
+        prop_assert!(seen.first().map_or(0, |seen| seen.vault.spent().nanos()) >= least);
+        let query = Query { by: Vec::new(), which: Which::default(), limit: 1 };
+        prop_assert!(store.usage(&query).is_ok());
+    }
 }
 
 /// Somebody took an account out by hand: what the journal says of it is told, and is no reason not to

@@ -6,8 +6,6 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::budget::Budget;
-use sluice_core::books::Mode;
 
 const NOON_MS: u64 = 1_769_860_800_000; // 2026-01-31T12:00:00Z
 
@@ -133,12 +131,12 @@ fn accounts_stand_as_they_were_left() {
     let batch = store.batch().unwrap();
     let key =
         |budget: &str, scope: &str| AccountKey { budget: budget.into(), scope: scope.into(), start_s: 5 };
-    let budget = Budget { name: "b".into(), cap: usd(1000), mode: Mode::Enforce };
-    let (account, grant) = batch.lease("0", &key("b", "k"), &budget, usd(100)).unwrap();
+    let account = batch.account(&key("b", "k")).unwrap();
+    batch.add_lease("0", account.id, usd(100)).unwrap();
     batch.settle("0", account.id, usd(30)).unwrap();
     batch.account(&key("c", "k")).unwrap();
     batch.commit().unwrap();
-    let vault = Vault { settled: usd(30), in_doubt: usd(0), leased: grant.leased.saturating_sub(usd(30)) };
+    let vault = Vault { settled: usd(30), in_doubt: usd(0), leased: usd(70) };
     let stands = Standing { id: account.id, key: key("b", "k"), vault, closed: false };
     assert_eq!(store.accounts(Some("b"), 10).unwrap(), [stands]);
     assert_eq!(store.accounts(None, 10).unwrap().len(), 2);

@@ -177,6 +177,7 @@ fn a_budget_has_a_window_of_its_own() {
         terms.budgets().iter().map(|budget| (budget.cap.nanos(), budget.window.clone())).collect();
     assert_eq!(found, (1..).zip(windows).collect::<Vec<_>>());
     for (budget, refused) in [
+        (budget(1_000_000_000_000_000_001, "day", None), BadTerms::Cap { entry: 1 }),
         (budget(1, "week", None), BadTerms::Window { entry: 1, text: "week".to_owned() }),
         (budget(1, "", None), BadTerms::Window { entry: 1, text: String::new() }),
         (budget(1, "day", Some("")), BadTerms::Zone { entry: 1, text: String::new() }),
