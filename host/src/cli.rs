@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use sluice_ledger::doubt::InDoubt;
 
 /// A gateway for LLM completions whose behaviour is made of WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -139,9 +140,9 @@ pub(crate) struct UsageArgs {
     /// Instead: what was held when a gateway died, and counts as spent until somebody resolves it
     #[arg(long, conflicts_with_all = ["csv", "resolve"])]
     pub(crate) in_doubt: bool,
-    /// Instead: say what one of those has cost
+    /// Instead: say what one of those has cost, by its number, such as 12 or rest-3
     #[arg(long, value_name = "NUMBER", requires = "charge")]
-    pub(crate) resolve: Option<i64>,
+    pub(crate) resolve: Option<InDoubt>,
     /// Dollars, with --resolve: "0" where the vendor billed nothing
     #[arg(long, value_name = "DOLLARS")]
     pub(crate) charge: Option<String>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sluice_core::money::NanoUsd;
 use sluice_ledger::audit::Act;
-use sluice_ledger::doubt::{Charge, DoubtId, Resolved};
+use sluice_ledger::doubt::{Charge, InDoubt, Resolved};
 use sluice_ledger::keys::acts::{Created, Revoked, Rotated};
 use sluice_ledger::keys::terms::{BudgetDraft, Draft};
 use sluice_ledger::keys::watch::Seen;
@@ -141,7 +141,7 @@ pub(crate) fn usage(config: &Config, args: &UsageArgs) -> Result<(), CommandErro
     let file = config.server.data_dir.join("sluice.db");
     let failed = |source| CommandError::Store { file: file.display().to_string(), source };
     if let (Some(id), Some(charge)) = (args.resolve, &args.charge) {
-        return resolve(config, &file, DoubtId(id), charge);
+        return resolve(config, &file, id, charge);
     }
     let store = Store::open_to_read(&file).map_err(failed)?;
     let out = io::stdout().lock();
@@ -267,7 +267,7 @@ fn in_doubt(store: &Store, out: impl Write) -> Result<(), Result<CommandError, S
     for rest in store.remainders().map_err(Err)? {
         let budget = format!("{} {}", rest.key.budget, rest.key.scope);
         rows.push(vec![
-            "-".into(),
+            InDoubt::Rest(rest.account).to_string(),
             String::new(),
             rest.amount.to_string(),
             "leased when the power went".into(),
@@ -278,12 +278,12 @@ fn in_doubt(store: &Store, out: impl Write) -> Result<(), Result<CommandError, S
     table(out, &rows).map_err(|error| Ok(error.into()))
 }
 
-fn resolve(config: &Config, file: &Path, id: DoubtId, charge: &str) -> Result<(), CommandError> {
+fn resolve(config: &Config, file: &Path, what: InDoubt, charge: &str) -> Result<(), CommandError> {
     let charge: NanoUsd =
         charge.parse().map_err(|error| CommandError::Refused(format!("--charge: {error}")))?;
     let failed = |source| CommandError::Store { file: file.display().to_string(), source };
     let mut store = Store::open(file).map_err(failed)?;
-    let (subject, detail) = (id.0.to_string(), serde_json::json!({"charge_usd": charge.to_string()}));
+    let (subject, detail) = (what.to_string(), serde_json::json!({"charge_usd": charge.to_string()}));
     let act = Act {
         at_ms: unix_ms(),
         actor: ACTOR,
@@ -293,18 +293,18 @@ fn resolve(config: &Config, file: &Path, id: DoubtId, charge: &str) -> Result<()
         outcome: "done",
     };
     let scopes = scopes(&config.budgets);
-    let resolved = store.resolve_doubt(id, Charge::Within(charge), &scopes, &|batch| batch.add_act(&act));
+    let resolved = store.resolve(what, Charge::Within(charge), &scopes, &|batch| batch.add_act(&act));
     let resolved = resolved.map_err(failed)?;
     if !matches!(resolved, Resolved::Done { .. }) {
         store.add_act(&Act { outcome: resolved.outcome(), ..act }).map_err(failed)?;
     }
     match resolved {
         Resolved::Done { held } => {
-            eprintln!("{charge} USD are settled of {held} USD that were held");
+            eprintln!("{charge} USD are settled of {held} USD that were in doubt");
             Ok(())
         }
         Resolved::Beyond { held } => Err(CommandError::Refused(format!(
-            "only {held} USD were held; more can be settled by /admin/v1/in-doubt"
+            "only {held} USD are in doubt; more can be settled by /admin/v1/in-doubt"
         ))),
         Resolved::Already => Err(CommandError::Refused("it was resolved before".into())),
         Resolved::Unknown => Err(CommandError::Refused("nothing of this number is in doubt".into())),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sluice_core::money::NanoUsd;
 use sluice_ledger::audit::Act;
 use sluice_ledger::budget::Scopes;
-use sluice_ledger::doubt::{Charge, DoubtId, Resolved};
+use sluice_ledger::doubt::{Charge, Doubt, InDoubt, Remainder, Resolved};
 use sluice_ledger::keys::acts::{Created, Revoked, Rotated};
 use sluice_ledger::keys::secret::KeyId;
 use sluice_ledger::keys::terms::Draft;
@@ -190,8 +190,9 @@ impl Desk<'_> {
     }
 
     pub(crate) async fn doubts(&self) -> Result<Value, Refusal> {
-        let doubts = self.act(|store| Ok(store.store().doubts(ROWS)?)).await?;
-        let row = |doubt: &sluice_ledger::doubt::Doubt| {
+        let both = self.act(|store| Ok((store.store().doubts(ROWS)?, store.store().remainders()?)));
+        let (doubts, remainders) = both.await?;
+        let row = |doubt: &Doubt| {
             let accounts =
                 doubt.accounts.iter().map(|(_, key)| json!({"budget": *key.budget, "scope": *key.scope}));
             json!({
@@ -200,17 +201,26 @@ impl Desk<'_> {
                 "accounts": accounts.collect::<Vec<_>>(),
             })
         };
-        Ok(json!({"in_doubt": doubts.iter().map(row).collect::<Vec<_>>()}))
+        let rest = |rest: &Remainder| {
+            json!({
+                "id": InDoubt::Rest(rest.account).to_string(), "in_doubt_usd": rest.amount.to_string(),
+                "budget": *rest.key.budget, "scope": *rest.key.scope, "window_start": seconds(rest.key.start_s),
+            })
+        };
+        Ok(json!({
+            "in_doubt": doubts.iter().map(row).collect::<Vec<_>>(),
+            "rests": remainders.iter().take(ROWS as usize).map(rest).collect::<Vec<_>>(),
+        }))
     }
 
     pub(crate) async fn resolve(&self, id: &str, body: &[u8]) -> Result<Value, Refusal> {
-        let id = DoubtId(id.parse().map_err(|_| wrong("wanted the number of what is in doubt"))?);
+        let what: InDoubt = id.parse().map_err(|error| wrong(format!("{id}: {error}")))?;
         let Verdict { charge_usd, beyond } = parse(body)?;
         let charge: NanoUsd = charge_usd.parse().map_err(|error| wrong(format!("charge_usd: {error}")))?;
         let (actor, scopes) = (self.actor.clone(), self.scopes.clone());
         let resolved = self.act(move |store| {
             let detail = json!({"charge_usd": charge.to_string()});
-            let subject = id.0.to_string();
+            let subject = what.to_string();
             let act = Act {
                 at_ms: unix_ms(),
                 actor: &actor,
@@ -220,18 +230,16 @@ impl Desk<'_> {
                 outcome: "done",
             };
             let charge = if beyond { Charge::Any(charge) } else { Charge::Within(charge) };
-            let resolved = store.store().resolve_doubt(id, charge, &scopes, &|batch| batch.add_act(&act))?;
+            let resolved = store.store().resolve(what, charge, &scopes, &|batch| batch.add_act(&act))?;
             if !matches!(resolved, Resolved::Done { .. }) {
                 store.store().add_act(&Act { outcome: resolved.outcome(), ..act })?;
             }
             Ok(resolved)
         });
         match resolved.await? {
-            Resolved::Done { held } => {
-                Ok(json!({"id": id.0, "held_usd": held.to_string(), "resolved": true}))
-            }
+            Resolved::Done { held } => Ok(json!({"id": id, "held_usd": held.to_string(), "resolved": true})),
             Resolved::Beyond { held } => Err(wrong(format!(
-                "charge_usd: {held} USD were held; where more was charged, say so with \"beyond\": true"
+                "charge_usd: {held} USD are in doubt; where more was charged, say so with \"beyond\": true"
             ))),
             Resolved::Already => Err(conflict("already_resolved", "It was resolved before.")),
             Resolved::Unknown => Err(Refusal::Admin {

@@ -235,7 +235,7 @@ fn say_start(start: Start) {
 fn say(found: &Found) {
     let Found { settled, in_doubt, amount, power_lost, .. } = found;
     if *power_lost {
-        tracing::warn!(%amount, "the machine went down: all that was leased is in doubt (sluice usage --in-doubt)");
+        tracing::warn!(%amount, "the machine went down: all that was leased is in doubt until somebody says what it cost (sluice usage --in-doubt)");
     } else if *in_doubt > 0 {
         tracing::warn!(in_doubt, %amount, "calls were under way when the gateway died: what was held for them is in doubt (sluice usage --in-doubt)");
     } else if *settled > 0 {

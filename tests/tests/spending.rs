@@ -9,8 +9,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use sluice_simulate::{Billed, Row, Simulator};
+use sluice_tests::gateway::send;
 use sluice_tests::stage::Vendor;
-use sluice_tests::{Answer, Gateway, Options, Stage};
+use sluice_tests::{Answer, Gateway, Options, Stage, command};
 
 /// Nano-dollars for a token: what a million cost in the configuration.
 const INPUT: u64 = 100;
@@ -203,6 +204,65 @@ async fn a_cap_that_is_changed_while_it_serves_holds_at_once() {
     stage.reconfigure("", &vendors, &configured("1.00", "enforce"), 4);
     assert_eq!(ask().await.status, 200);
     assert_eq!(stage.seen("a"), 3, "who was refused was not sent");
+}
+
+/// What was leased when the power went is in doubt, is listed with a number, and ends when an operator
+/// says what it cost: the budget can be spent again.
+#[tokio::test]
+async fn what_a_loss_of_power_puts_in_doubt_can_be_resolved() {
+    let simulator = Simulator::start("127.0.0.1:0").await.unwrap();
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[upstreams.a]\nadapter = \"openai\"\nbase_url = \"{}\"\nsecrets = {{ api-key = \"env:KEY\" }}\n{}{}",
+        simulator.base_url("a"),
+        model(&target("a", "max_output = 1000"), ""),
+        budget("everyone", "all", "0.0012", "") + &budget("per-run", "run", "0.0012", ""),
+    );
+    let options = Options::with(&[("KEY", "sk-of-the-test")]);
+    let first = Gateway::start(&config, &options);
+    assert_eq!(first.chat(body(false).to_string()).await.status, 200);
+    // Not before the call is in the database: then the journal has nothing to say.
+    let settled = async {
+        while account(first.folder(), "per-run", "%").0 == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), settled).await.unwrap();
+    let folder = first.crash();
+    let store = Connection::open(folder.path().join("data/sluice.db")).unwrap();
+    // As if the machine had been off. What rests for 5 s goes back: it is leased again.
+    let off = "UPDATE meta SET value = 'another' WHERE name = 'boot'; \
+         INSERT INTO leases SELECT id, '0', 700000 FROM accounts WHERE true ON CONFLICT DO UPDATE SET leased = 700000";
+    store.execute_batch(off).unwrap();
+    drop(store);
+    let gateway = Gateway::start_in(folder, &options);
+    gateway.wait_for("the machine went down", 1);
+    gateway.chat(body(false).to_string()).await.refused(402, "budget_exhausted");
+    let page = gateway.get("/admin/v1/in-doubt").await.json();
+    let rests = page["rests"].as_array().unwrap();
+    let ids: Vec<&str> = rests.iter().map(|rest| rest["id"].as_str().unwrap()).collect();
+    assert_eq!((page["in_doubt"].as_array().unwrap().len(), ids.len()), (0, 2), "{page:#}");
+    let listed = command::run(gateway.folder(), &["usage", "--in-doubt"], &[("KEY", "k")]);
+    assert!(ids.iter().all(|id| listed.stdout.contains(id)), "{listed:?}");
+    let resolve = |id: &str, charge: &str| {
+        let arguments = ["usage", "--resolve", id, "--charge", charge];
+        command::run(gateway.folder(), &arguments, &[("KEY", "k")]).code
+    };
+    assert_eq!(resolve(ids[0], "1"), Some(1), "so much is not in doubt");
+    assert_eq!(resolve(ids[0], "0.00001"), Some(0));
+    let resolve_there = async |id: &str| {
+        let request = gateway.client().post(gateway.url(&format!("/admin/v1/in-doubt/{id}/resolve")));
+        send(request.body(r#"{"charge_usd": "0"}"#)).await
+    };
+    assert_eq!(resolve_there(ids[1]).await.status, 200);
+    resolve_there(ids[1]).await.refused(409, "already_resolved");
+    resolve_there("rest-x").await.refused(400, "invalid_request");
+    assert_eq!(gateway.get("/admin/v1/in-doubt").await.json()["rests"], json!([]));
+    assert_eq!(gateway.chat(body(false).to_string()).await.status, 200, "it goes on");
+    let acts = gateway.get("/admin/v1/audit").await.json();
+    let told = |act: &Value| (act["subject"].as_str().unwrap().to_owned(), act["outcome"].clone());
+    let acts: Vec<_> = acts["acts"].as_array().unwrap().iter().rev().map(told).collect();
+    let wanted = [(0, "beyond_held"), (0, "done"), (1, "done"), (1, "already_resolved")];
+    assert_eq!(acts, wanted.map(|(place, outcome)| (ids[place].to_owned(), json!(outcome))));
 }
 
 /// Killed at a random moment again and again, under load: nothing that a vendor billed is forgotten, and

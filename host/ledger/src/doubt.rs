@@ -9,6 +9,8 @@
 //! it asks the store before it refuses and before it leases more. So it learns in time.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension};
 use sluice_core::books::AccountId;
@@ -25,9 +27,26 @@ pub const OUTCOME_RESOLVED: &str = "resolved";
 /// What its cost goes by.
 pub const BASIS_OPERATOR: &str = "operator";
 
+/// Before the number of an account, it is what is in doubt there beyond its holds.
+const REST: &str = "rest-";
+
 /// The number of a hold in doubt. None is given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DoubtId(pub i64);
+
+/// What somebody can resolve. As text it is `12`, or `rest-3` with the account's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InDoubt {
+    /// A hold.
+    Hold(DoubtId),
+    /// What is in doubt on an account beyond its holds.
+    Rest(AccountId),
+}
+
+/// Why a text names nothing in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("wanted a number as the list of what is in doubt has it, such as 12 or rest-3")]
+pub struct NotInDoubt;
 
 /// A hold in doubt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +103,27 @@ pub enum Resolved {
     Already,
     /// Nothing is done: there was never one of this number.
     Unknown,
+}
+
+impl fmt::Display for InDoubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InDoubt::Hold(id) => write!(f, "{}", id.0),
+            InDoubt::Rest(account) => write!(f, "{REST}{}", account.0),
+        }
+    }
+}
+
+impl FromStr for InDoubt {
+    type Err = NotInDoubt;
+
+    fn from_str(text: &str) -> Result<InDoubt, NotInDoubt> {
+        let number = |text: &str| text.parse().map_err(|_| NotInDoubt);
+        match text.strip_prefix(REST) {
+            Some(account) => Ok(InDoubt::Rest(AccountId(number(account)?))),
+            None => Ok(InDoubt::Hold(DoubtId(number(text)?))),
+        }
+    }
 }
 
 impl Resolved {
@@ -152,6 +192,25 @@ impl Store {
         Ok(found.filter(some).collect::<Result<_, _>>()?)
     }
 
+    /// Says what this cost; see [`InDoubt`]. A hold's charge is settled on all of its accounts, and has a
+    /// row in the ledger; a remainder's on its account alone.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], and those of `audit`; nothing is done then.
+    pub fn resolve(
+        &mut self,
+        what: InDoubt,
+        charge: Charge,
+        scopes: &Scopes,
+        audit: Audit<'_>,
+    ) -> Result<Resolved, StoreError> {
+        match what {
+            InDoubt::Hold(id) => self.resolve_doubt(id, charge, scopes, audit),
+            InDoubt::Rest(account) => self.resolve_rest(account, charge, audit),
+        }
+    }
+
     /// Says what a hold in doubt cost. The charge is settled on all of its accounts, and a row of the
     /// ledger with outcome `resolved` and basis `operator` has it, at the time when it was held. What
     /// the row says of key, team, run and model is read off the accounts, as far as their budgets'
@@ -160,7 +219,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`], and those of `audit`; nothing is done then.
-    pub fn resolve_doubt(
+    fn resolve_doubt(
         &mut self,
         id: DoubtId,
         charge: Charge,
@@ -191,7 +250,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`], and those of `audit`; nothing is done then.
-    pub fn resolve_rest(
+    fn resolve_rest(
         &mut self,
         account: AccountId,
         charge: Charge,

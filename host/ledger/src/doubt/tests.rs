@@ -61,7 +61,7 @@ fn left_by(holds: &[u64], boot: &str) -> (TempDir, Store) {
 }
 
 fn resolve(store: &mut Store, id: i64, charge: Charge) -> Resolved {
-    store.resolve_doubt(DoubtId(id), charge, &scopes(), &|_| Ok(())).unwrap()
+    store.resolve(InDoubt::Hold(DoubtId(id)), charge, &scopes(), &|_| Ok(())).unwrap()
 }
 
 fn within(nanos: u64) -> Charge {
@@ -183,6 +183,16 @@ fn a_charge_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
+fn a_number_is_read_as_it_is_shown() {
+    for text in ["12", "rest-3", "-1"] {
+        assert_eq!(text.parse::<InDoubt>().map(|what| what.to_string()).as_deref(), Ok(text));
+    }
+    for text in ["", "-", "rest", "rest-", "rest-x", "1 ", "REST-1", "99999999999999999999"] {
+        assert_eq!(text.parse::<InDoubt>(), Err(NotInDoubt), "{text:?}");
+    }
+}
+
+#[test]
 fn after_a_power_loss_the_remainder_of_each_account_is_resolved_by_itself() {
     let (_folder, mut store) = left_by(&[100], "boot-2");
     let remainders = store.remainders().unwrap();
@@ -190,7 +200,9 @@ fn after_a_power_loss_the_remainder_of_each_account_is_resolved_by_itself() {
     let Remainder { account, amount, .. } = remainders[0].clone();
     let all = amount.nanos() + 100;
     assert!(spent(&store).contains(&(0, all)));
-    let mut rest = |charge| store.resolve_rest(account, charge, &|_| Ok(())).unwrap();
+    let what: InDoubt = format!("rest-{}", account.0).parse().unwrap();
+    assert_eq!((what, what.to_string()), (InDoubt::Rest(account), format!("rest-{}", account.0)));
+    let mut rest = |charge| store.resolve(what, charge, &scopes(), &|_| Ok(())).unwrap();
     assert_eq!(rest(within(amount.nanos() + 1)), Resolved::Beyond { held: amount });
     assert_eq!(rest(within(5)), Resolved::Done { held: amount });
     assert_eq!(rest(within(5)), Resolved::Already);
