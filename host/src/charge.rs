@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use sluice_core::money::NanoUsd;
 use sluice_core::price::{Price, Usage};
 use sluice_core::settle::{self, Basis, End, Floor};
 use sluice_ledger::hold::Hold;
@@ -280,12 +281,17 @@ impl Charge {
             row.basis = basis.name().into();
             row.total_ms = self.tally.elapsed_ms();
         }
+        // Should the process die before the call ends, what it has cost by now has a row.
+        let so_far = if last || amount == NanoUsd::ZERO { None } else { row.clone() };
         let row = if last { row.take() } else { None };
         let Some(hold) = self.hold.take() else {
             row.into_iter().for_each(|row| self.tally.passed(row));
             return Cost::Held;
         };
-        let overruns = hold.settle(amount, row);
+        let overruns = match so_far {
+            Some(so_far) => hold.settle_so_far(amount, so_far),
+            None => hold.settle(amount, row),
+        };
         // What a shadow has held is a guess.
         if overruns.is_empty() || !self.is_capped() {
             return Cost::Held;

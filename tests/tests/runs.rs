@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use sluice_simulate::Simulator;
-use sluice_tests::gateway::{question, send};
+use sluice_simulate::{Goal, Simulator};
+use sluice_tests::gateway::{PATIENCE, question, send};
 use sluice_tests::{Answer, Gateway, Options, command};
 use tempfile::TempDir;
 
@@ -242,4 +242,52 @@ async fn a_changed_configuration_changes_how_many_there_may_be() {
     std::fs::write(&file, config).unwrap();
     scene.gateway.wait_for("transition=\"config_reloaded\"", 1);
     assert_eq!(ask(&scene.gateway, "two").await.status, 200);
+}
+
+/// A vendor bills and breaks, the next one is silent, and the gateway is killed: what the call had cost
+/// by then is in the ledger, under its run.
+#[tokio::test]
+async fn what_a_call_had_cost_before_a_kill_is_its_runs() {
+    let simulator = Simulator::start("127.0.0.1:0").await.unwrap();
+    let upstream = |name: &str| {
+        let url = simulator.base_url(name);
+        format!(
+            "[upstreams.{name}]\nadapter = \"openai\"\nbase_url = \"{url}\"\nsecrets = {{ api-key = \"env:KEY\" }}\n"
+        )
+    };
+    let target = |name: &str, priority: u32| {
+        format!(
+            "{{ upstream = \"{name}\", priority = {priority}, price = {{ input = \"1\", output = \"1\" }}, max_output = 100 }}"
+        )
+    };
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n{}{}[[models]]\nname = \"m\"\ntargets = [{}, {}]\n\
+         [[budgets]]\nname = \"per-run\"\nper = \"run\"\ncap_usd = \"1.00\"\n",
+        upstream("a"),
+        upstream("b"),
+        target("a", 1),
+        target("b", 2),
+    );
+    let direct =
+        |vendor: &str, script: Value| simulator.direct(vendor, serde_json::from_value(script).unwrap());
+    direct("a", json!({"faults": [{"kind": "malformed_json", "times": 0}]}));
+    direct("b", json!({"faults": [{"kind": "hang", "at": "headers", "times": 0}]}));
+    let gateway = Gateway::start(&config, &Options::with(&KEY));
+    let request = gateway.chat_request(question("m", false).to_string()).header("x-sluice-run", "dying");
+    let mut asking = tokio::task::JoinSet::new();
+    asking.spawn(request.send());
+    tokio::time::timeout(PATIENCE, simulator.books_when(Goal::Arrived(2))).await.unwrap();
+    let folder = gateway.crash();
+    asking.shutdown().await;
+    let folder = Gateway::start_in(folder, &Options::with(&KEY)).ended_in_order();
+    let database = database(folder.path());
+    let call = "SELECT run, upstream, outcome, cost FROM calls";
+    let call: (String, String, String, i64) =
+        database.query_row(call, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).unwrap();
+    let (run, asked, outcome, cost) = call;
+    assert_eq!((&*run, &*asked, &*outcome), ("dying", "a", "interrupted"));
+    let number = |text: &str| database.query_row(text, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(number("SELECT settled FROM accounts"), cost, "what was settled has its row");
+    assert_eq!((number("SELECT count(*) FROM in_doubt"), number("SELECT sum(cost) FROM usage")), (1, cost));
+    assert!(cost > 0 && number("SELECT in_doubt FROM accounts") > 0);
 }

@@ -99,9 +99,8 @@ pub enum Finding {
         /// What its sums say.
         usage: NanoUsd,
     },
-    /// What is settled, over all windows, is not what the calls cost. More is settled where a process
-    /// died in the middle of a call, after an attempt of it was settled, and where the remainder of an
-    /// account was resolved; less is never right.
+    /// What is settled, over all windows, is not what the calls cost. More is settled where the remainder
+    /// of an account was resolved; less is never right.
     Settled {
         /// Of which budget.
         budget: String,

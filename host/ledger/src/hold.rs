@@ -59,6 +59,18 @@ impl Hold {
         self.end(charge, row)
     }
 
+    /// The attempt is over, and its call goes on. `so_far` is the call's row, if the process dies before
+    /// the call ends.
+    pub fn settle_so_far(mut self, charge: NanoUsd, so_far: Row) -> Vec<Overrun> {
+        let overruns = self.end(charge, None);
+        let mut inner = self.spending.lock();
+        if let Err(error) = inner.journal.append(&Record::Underway(Box::new(so_far))) {
+            inner.trouble = Some(why(&error));
+        }
+        drop(inner);
+        overruns
+    }
+
     fn end(&mut self, charge: NanoUsd, row: Option<Row>) -> Vec<Overrun> {
         if std::mem::replace(&mut self.ended, true) {
             return Vec::new();

@@ -5,11 +5,13 @@
 //! survives `kill -9`, not the loss of power. Segments are numbered; each begins with all holds that
 //! are open, so that what came before it can go.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use sluice_core::books::AccountId;
 use sluice_core::money::NanoUsd;
@@ -49,6 +51,8 @@ pub enum Record {
     },
     /// A call without a hold has ended.
     Passed(Box<Row>),
+    /// A call goes on that has cost something: its row, unless another one follows.
+    Underway(Box<Row>),
 }
 
 /// An attempt for which money is held.
@@ -85,6 +89,8 @@ pub struct Journal {
     buffer: Vec<u8>,
     /// Behind the position there is a part of a record that could not be cut away.
     torn: bool,
+    /// Calls that go on and have cost something, by request.
+    underway: BTreeMap<CompactString, Box<Row>>,
 }
 
 /// What a segment holds.
@@ -120,7 +126,8 @@ impl Journal {
         options.write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(file_of(folder, segment))?;
         let position = Position { segment, offset: 0 };
-        Ok(Journal { folder: folder.into(), file, position, buffer: Vec::with_capacity(1024), torn: false })
+        let buffer = Vec::with_capacity(1024);
+        Ok(Journal { folder: folder.into(), file, position, buffer, torn: false, underway: BTreeMap::new() })
     }
 
     /// Writes a record. When this returns, a crash does not lose it.
@@ -129,6 +136,7 @@ impl Journal {
     ///
     /// Where the disk does not take it; then nothing was written.
     pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        self.follow(record);
         self.buffer.clear();
         self.buffer.resize(HEAD_BYTES, 0);
         let buffer = std::mem::take(&mut self.buffer);
@@ -151,6 +159,17 @@ impl Journal {
         Ok(())
     }
 
+    /// What goes on is what the next segment begins with.
+    fn follow(&mut self, record: &Record) {
+        match record {
+            Record::Underway(row) => _ = self.underway.insert(row.request.clone(), row.clone()),
+            Record::Settled { row: Some(row), .. } | Record::Passed(row) if !self.underway.is_empty() => {
+                self.underway.remove(&row.request);
+            }
+            Record::Held(_) | Record::Settled { .. } | Record::Passed(_) => {}
+        }
+    }
+
     fn cut_back(&mut self) -> io::Result<()> {
         self.file.set_len(self.position.offset)?;
         rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Start(self.position.offset))?;
@@ -163,15 +182,17 @@ impl Journal {
         self.position
     }
 
-    /// Begins the next segment, with what is open.
+    /// Begins the next segment, with what is open and what goes on.
     ///
     /// # Errors
     ///
     /// Where it cannot be written; then this one goes on.
     pub fn next_segment<'h>(&mut self, open: impl Iterator<Item = &'h Held>) -> io::Result<()> {
         let mut next = Journal::begin(&self.folder, self.position.segment + 1)?;
-        for held in open {
-            if let Err(error) = next.append(&Record::Held(held.clone())) {
+        let open = open.map(|held| Record::Held(held.clone()));
+        let underway = self.underway.values().map(|row| Record::Underway(row.clone()));
+        for record in open.chain(underway) {
+            if let Err(error) = next.append(&record) {
                 // Read after this one, it would open holds again that end from now on.
                 fs::remove_file(file_of(&self.folder, self.position.segment + 1))?;
                 return Err(error);
@@ -347,5 +368,24 @@ mod tests {
         assert_eq!(read.records.len(), 2);
         Journal::forget_before(folder.path(), 2);
         assert_eq!(segments(folder.path()).unwrap(), [2]);
+    }
+
+    #[test]
+    fn a_segment_begins_with_calls_that_go_on_and_with_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::begin(folder.path(), 1).unwrap();
+        let row = |request: &str, cost| Box::new(Row { request: request.into(), cost, ..Row::default() });
+        for (request, cost) in [("on", 1), ("on", 2), ("passed", 3), ("settled", 4)] {
+            journal.append(&Record::Underway(row(request, cost))).unwrap();
+        }
+        journal.append(&Record::Passed(row("passed", 3))).unwrap();
+        let end = Record::Settled { id: HoldId(1), charge: 1, row: Some(row("settled", 5)) };
+        journal.append(&end).unwrap();
+        for segment in 2..4 {
+            journal.next_segment([].iter()).unwrap();
+            let records = Segment::read(folder.path(), segment).unwrap().records;
+            let records: Vec<Record> = records.into_iter().map(|(_, record)| record).collect();
+            assert_eq!(records, [Record::Underway(row("on", 2))], "{segment}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use compact_str::CompactString;
 use rusqlite::params;
 use sluice_core::books::AccountId;
 use sluice_core::money::NanoUsd;
@@ -26,6 +27,9 @@ const NEXT_HOLD: &str = "next_hold";
 
 /// The time of budgets that was reached.
 const CLOCK: &str = "clock";
+
+/// How a call ended whose process died between two of its attempts, or in a later one.
+pub const INTERRUPTED: &str = "interrupted";
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +71,8 @@ struct Unapplied {
     charges: BTreeMap<AccountId, NanoUsd>,
     settled: usize,
     rows: Vec<Row>,
+    /// Calls that had cost something and went on, by request; they may have ended since.
+    underway: BTreeMap<CompactString, Row>,
     /// A segment that is not the last ends in the middle, or one is missing.
     broken: bool,
     /// The largest number of a hold.
@@ -104,6 +110,7 @@ pub fn recover(
         }
     }
     batch.add_rows(&unapplied.rows)?;
+    batch.add_rows(&interrupted(&batch, &unapplied)?)?;
     let mut most = NanoUsd::ZERO;
     let mut leases: BTreeMap<AccountId, NanoUsd> = batch.leases(node)?.into_iter().collect();
     // A hold counts where nothing is leased any more, too: a debt has eaten it, or nothing is refused.
@@ -229,8 +236,24 @@ impl Unapplied {
             }
             Record::Passed(row) if is_new => self.rows.push(*row),
             Record::Passed(_) => {}
+            Record::Underway(row) => _ = self.underway.insert(row.request.clone(), *row),
         }
     }
+}
+
+/// Calls that were broken off after they had cost something, and of which the store knows nothing.
+fn interrupted(batch: &Batch<'_>, unapplied: &Unapplied) -> Result<Vec<Row>, StoreError> {
+    // What has ended since is in there by now, also where the journal did not take its end.
+    let known = "SELECT 1 FROM calls WHERE at_ms = ?1 AND request = ?2";
+    let mut known = batch.connection().prepare_cached(known)?;
+    let mut rows = Vec::new();
+    for row in unapplied.underway.values() {
+        let at_ms = i64::try_from(row.at_ms).unwrap_or(i64::MAX);
+        if !known.exists(params![at_ms, row.request.as_str()])? {
+            rows.push(Row { outcome: INTERRUPTED.into(), ..row.clone() });
+        }
+    }
+    Ok(rows)
 }
 
 fn add_doubt(batch: &Batch<'_>, held: &Held, now_ms: u64) -> Result<(), StoreError> {
@@ -242,3 +265,6 @@ fn add_doubt(batch: &Batch<'_>, held: &Held, now_ms: u64) -> Result<(), StoreErr
     add.execute(params![held.request, held.attempt, number(held.amount()), accounts.join(" "), since])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
