@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
+use compact_str::format_compact;
 use sluice_core::bound::{Ask, Bounds, Funding};
 use sluice_core::json::{self, Edit, Index, Pointer, Raw};
 use sluice_core::money::NanoUsd;
@@ -73,8 +74,8 @@ impl Purse {
         let draws = money.draws(&self.budgets, &self.caller, asked, upstream, Moment::now())?;
         let charge = |hold| Charge::new(&self.tally, target, target_model, hold, permit);
         let attempt = || Attempt {
-            request: call.request_id.clone(),
-            name: format!("{}/{target_model}", target.upstream.name),
+            request: call.request_id.as_str().into(),
+            name: format_compact!("{}/{target_model}", target.upstream.name),
             at_ms: unix_ms(),
         };
         let Some(price) = target.price(target_model) else {
@@ -151,7 +152,11 @@ async fn held(
     attempt: impl Fn() -> Attempt,
 ) -> Result<(Funding, Hold), Refusal> {
     let fund = || {
-        let (left, sharers) = money.tightest(accounts);
+        // Who names a limit wants no share.
+        let (left, sharers) = match ask.limit {
+            Some(_) => (NanoUsd::ZERO, 1),
+            None => money.tightest(accounts),
+        };
         ask.fund(price, left, sharers).map_err(Refusal::Unbounded)
     };
     let hold = async |funding: Funding| {

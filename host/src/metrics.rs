@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use sluice_runtime::{Transition, Transitions};
 
-use sluice_ledger::spending::Figures;
+use sluice_ledger::figures::Figures;
 
 use crate::measures::Measures;
 use crate::money::Money;
@@ -95,7 +95,8 @@ fn register_spending(registry: &mut Registry, money: &Money) {
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     };
-    let Figures { holds, held, leased, settled, overrun, waiting, trouble } = money.spending.figures();
+    let Figures { holds, held, leased, settled, overrun, accounts, in_doubt, waiting, trouble } =
+        money.spending.figures();
     let disputed = money.disputed.load(Ordering::Relaxed);
     gauge("spending_holds", "Attempts for which money is held", holds);
     gauge("spending_held_nanodollars", "Held, once for each account that an attempt draws on", held.nanos());
@@ -117,6 +118,9 @@ fn register_spending(registry: &mut Registry, money: &Money) {
     );
     let unpriced = money.unpriced.load(Ordering::Relaxed);
     gauge("spending_unpriced", "Attempts without a price that a budget let pass", unpriced);
+    gauge("spending_in_doubt", "Holds that a process left behind, which count as spent", in_doubt.count);
+    gauge("spending_in_doubt_nanodollars", "What was held for them", in_doubt.amount.nanos());
+    gauge("ledger_accounts", "Accounts in memory", accounts as u64);
     gauge("ledger_waiting", "Calls that the store does not have yet", waiting as u64);
     gauge("ledger_trouble", "1 while the ledger cannot be written", trouble.is_some().into());
 }

@@ -70,6 +70,11 @@ fn account(folder: &Path, budget: &str, scope: &str) -> (u64, u64) {
         .unwrap()
 }
 
+async fn told_in_doubt(gateway: &Gateway) -> u64 {
+    let page = gateway.get("/metrics").await.text();
+    sluice_tests::gateway::metric(&page, "sluice_spending_in_doubt_nanodollars") as u64
+}
+
 async fn at_rest(stage: &Stage) {
     let wait = async {
         while stage.metric("sluice_spending_holds").await > 0.0 {
@@ -308,6 +313,15 @@ async fn no_kill_refunds_anything() {
         folder = Arc::into_inner(gateway).unwrap().crash();
     }
     let last = Gateway::start_in(folder, &options);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let told = loop {
+        match told_in_doubt(&last).await {
+            0 if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await
+            }
+            told => break told,
+        }
+    };
     let folder = last.ended_in_order();
     let billed: u64 = simulator.books().rows.iter().map(|row| cost(row.billed)).sum();
     let worst = (body(true).to_string().len() as u64 + 1000) * INPUT + LIMIT * OUTPUT;
@@ -329,6 +343,7 @@ async fn no_kill_refunds_anything() {
         sum("SELECT settled FROM accounts WHERE budget = 'everyone'")
     );
     assert_eq!(sum("SELECT sum(cost) FROM usage"), sum("SELECT sum(cost) FROM calls"));
+    assert_eq!(sum("SELECT sum(amount) FROM in_doubt"), told as i64, "the metric");
     assert_eq!(
         sum("SELECT sum(amount) FROM in_doubt"),
         sum("SELECT in_doubt FROM accounts WHERE budget = 'everyone'")

@@ -17,6 +17,7 @@ use sluice_core::books::AccountId;
 use sluice_core::money::NanoUsd;
 
 use crate::budget::{AccountKey, OF_THE_KEY, Scope, Scopes};
+use crate::figures::Unresolved;
 use crate::rows::Row;
 use crate::store::{Batch, Store, StoreError, amount};
 use crate::usage::account_key;
@@ -270,6 +271,18 @@ impl Store {
         audit(&batch)?;
         batch.commit()?;
         Ok(Resolved::Done { held: rest })
+    }
+}
+
+impl Store {
+    /// What is in doubt, in sum.
+    pub(crate) fn in_doubt_now(&self) -> Result<Unresolved, StoreError> {
+        let sums = "SELECT count(*), coalesce(sum(amount), 0) FROM in_doubt";
+        let mut sums = self.connection().prepare_cached(sums)?;
+        Ok(sums.query_row([], |found| {
+            let count = u64::try_from(found.get::<_, i64>(0)?).unwrap_or(0);
+            Ok(Unresolved { count, amount: amount(found.get(1)?) })
+        })?)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use compact_str::CompactString;
 use sluice_core::books::Overrun;
 use sluice_core::money::NanoUsd;
 
@@ -26,9 +27,9 @@ pub struct Hold {
 #[derive(Clone, Debug, Default)]
 pub struct Attempt {
     /// The request's id.
-    pub request: String,
+    pub request: CompactString,
     /// The upstream and its model.
-    pub name: String,
+    pub name: CompactString,
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,
 }

@@ -67,9 +67,9 @@ pub struct Held {
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// The request's id.
-    pub request: String,
+    pub request: CompactString,
     /// Who is asked: the upstream and its model.
-    pub attempt: String,
+    pub attempt: CompactString,
 }
 
 /// Where a record ends.
@@ -349,7 +349,7 @@ mod tests {
         for end in [&journal.file, &File::from(std::os::fd::OwnedFd::from(reader.try_clone().unwrap()))] {
             rustix::fs::fcntl_setfl(end, rustix::fs::OFlags::NONBLOCK).unwrap();
         }
-        let long = Held { request: "x".repeat(5000), ..held(1) };
+        let long = Held { request: "x".repeat(5000).into(), ..held(1) };
         while journal.append(&Record::Held(long.clone())).is_ok() {}
         let mut bytes = Vec::new();
         let _ = io::Read::read_to_end(&mut reader, &mut bytes);

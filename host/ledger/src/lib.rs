@@ -26,6 +26,7 @@ pub mod audit;
 pub mod budget;
 pub mod checker;
 pub mod doubt;
+pub mod figures;
 pub mod hold;
 pub mod journal;
 pub mod keys;

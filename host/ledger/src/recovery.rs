@@ -262,7 +262,13 @@ fn add_doubt(batch: &Batch<'_>, held: &Held, now_ms: u64) -> Result<(), StoreErr
         "INSERT INTO in_doubt (request, attempt, amount, accounts, since_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
     let mut add = batch.connection().prepare_cached(add)?;
     let since = i64::try_from(held.at_ms.min(now_ms)).unwrap_or(i64::MAX);
-    add.execute(params![held.request, held.attempt, number(held.amount()), accounts.join(" "), since])?;
+    add.execute(params![
+        held.request.as_str(),
+        held.attempt.as_str(),
+        number(held.amount()),
+        accounts.join(" "),
+        since
+    ])?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::budget::{AccountKey, Caps, Drawn};
+use crate::figures::Unresolved;
 use crate::hold::{Attempt, Hold, Totals};
 use crate::journal::{Accounts, Held, HoldId, Journal, Record};
 use crate::recovery::{Found, RecoveryError, recover};
@@ -56,6 +57,7 @@ pub(crate) struct Inner {
     pub(crate) open: HashMap<HoldId, Held>,
     pub(crate) queue: Queue,
     pub(crate) next_hold: u64,
+    pub(crate) in_doubt: Unresolved,
     /// Why the store or the journal took nothing when it was tried last.
     pub(crate) trouble: Option<&'static str>,
 }
@@ -91,25 +93,6 @@ pub struct Refused {
     pub amount: NanoUsd,
 }
 
-/// What is held, leased, waiting, in sum over all accounts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// Holds under way.
-    pub holds: u64,
-    /// On the accounts, each hold once for each of them.
-    pub held: NanoUsd,
-    /// Leased from the store, what is held among it.
-    pub leased: NanoUsd,
-    /// Settled since the start, each attempt once.
-    pub settled: NanoUsd,
-    /// Beyond what was held, since the start.
-    pub overrun: NanoUsd,
-    /// Rows that the store does not have yet.
-    pub waiting: usize,
-    /// Why the store takes nothing.
-    pub trouble: Option<&'static str>,
-}
-
 impl Spending {
     /// Opens what is in this folder, takes up what the process before left, and starts to write.
     /// `boot` names the start of the machine.
@@ -132,6 +115,7 @@ impl Spending {
             open: HashMap::new(),
             queue: Queue::default(),
             next_hold: found.next_hold,
+            in_doubt: Unresolved::default(),
             trouble: None,
         };
         let spending = Arc::new(Spending {
@@ -260,24 +244,6 @@ impl Spending {
     pub fn rest(&self, key: &AccountKey) -> Option<Rest> {
         let inner = self.lock();
         inner.books.rest(*inner.known.get(key)?)
-    }
-
-    /// The sums of the moment.
-    pub fn figures(&self) -> Figures {
-        let inner = self.lock();
-        let mut figures = Figures {
-            holds: inner.open.len() as u64,
-            waiting: inner.queue.rows.len(),
-            trouble: inner.trouble,
-            settled: NanoUsd::from_nanos(self.totals.settled.load(Ordering::Relaxed)),
-            overrun: NanoUsd::from_nanos(self.totals.overrun.load(Ordering::Relaxed)),
-            ..Figures::default()
-        };
-        for (_, lease, held) in inner.books.leases() {
-            figures.leased = figures.leased.saturating_add(lease);
-            figures.held = figures.held.saturating_add(held);
-        }
-        figures
     }
 
     /// The operator has these caps from now on. They hold when this returns, for what is leased too, and

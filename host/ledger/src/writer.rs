@@ -154,6 +154,10 @@ impl Writer {
         }
         self.tends_at = now + TEND_EVERY;
         let rules = spending.rules_now();
+        // The operator resolves it in another process.
+        if let Ok(doubt) = self.store.in_doubt_now() {
+            spending.lock().in_doubt = doubt;
+        }
         // Where the store takes nothing, batches say so; the next time comes soon.
         let _ = self.runs.tend(&mut self.store, spending, &rules);
         if self.room.make(&mut self.store, &rules, spending.clock_s(), now) == Next::More {

@@ -42,7 +42,8 @@ fn dies_with(folder: &Path, boot: &str, holds: &[u64]) {
     let accounts = [drawn("keys", "k1"), drawn("runs", "k1/r1"), drawn("all", "")];
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for (number, amount) in holds.iter().enumerate() {
-        let attempt = Attempt { request: format!("req-{number}"), name: "up/model-1".into(), at_ms: 40 };
+        let attempt =
+            Attempt { request: format!("req-{number}").into(), name: "up/model-1".into(), at_ms: 40 };
         let mut hold = runtime.block_on(spending.hold(&accounts, usd(*amount), attempt)).unwrap();
         hold.sent();
         std::mem::forget(hold);

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::budget::{AccountKey, Budget, Drawn, Scope};
 use crate::checker::{Findings, Known};
-use crate::doubt::{Charge, Resolved};
+use crate::doubt::{Charge, InDoubt, Resolved};
 use crate::hold::{Attempt, Hold};
 use crate::journal::SEGMENT_BYTES;
 use crate::spending::Spending;
@@ -91,7 +91,8 @@ fn what_a_call_had_cost_when_the_process_died_has_a_row() {
     let mut store = Store::open(&folder.path().join("sluice.db")).unwrap();
     let doubt = store.doubts(10).unwrap()[0].id;
     let scopes = [("keys".into(), Scope::Key)].into();
-    let resolved = store.resolve_doubt(doubt, Charge::Within(usd(150)), &scopes, &|_| Ok(())).unwrap();
+    let resolved =
+        store.resolve(InDoubt::Hold(doubt), Charge::Within(usd(150)), &scopes, &|_| Ok(())).unwrap();
     assert_eq!(resolved, Resolved::Done { held: usd(200) });
     wanted.insert(1, call("broken", "resolved", 150));
     assert_eq!((calls(folder.path()), check(folder.path())), (wanted, Findings::default()));

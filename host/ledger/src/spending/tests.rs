@@ -317,7 +317,7 @@ fn a_journal_that_grows_goes_on_in_a_new_file() {
     let first = spending.lock().journal.position().segment;
     let long = "x".repeat(30_000);
     while spending.lock().journal.position().segment < first + 2 {
-        let attempt = Attempt { request: long.clone(), ..Attempt::default() };
+        let attempt = Attempt { request: long.clone().into(), ..Attempt::default() };
         let one = block_on(spending.hold(&account, usd(1), attempt)).unwrap();
         one.settle(usd(0), None);
         if spending.lock().journal.position().offset > crate::journal::SEGMENT_BYTES {
