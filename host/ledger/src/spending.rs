@@ -364,6 +364,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod bad_disks;
-#[cfg(test)]
 mod tests;

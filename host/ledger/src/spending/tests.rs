@@ -1,5 +1,7 @@
 //! Many callers, one cap, and processes that die.
 
+mod bad_disks;
+
 use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64};
