@@ -378,6 +378,32 @@ fn stopped(spending: &Spending) -> SyncSender<()> {
     go
 }
 
+/// What is to go back, and the database does not take: it is promised still, and none of it leaks.
+#[test]
+fn leases_that_cannot_go_back_stay() {
+    let folder = TempDir::new().unwrap();
+    let (spending, _) = open(folder.path());
+    let all = [drawn("all", "", 1000)];
+    let tell = |text: &'static str| {
+        let with = move |store: &Store| store.connection().execute_batch(text).unwrap();
+        spending.messages.send(Message::With(Box::new(with))).unwrap();
+    };
+    hold(&spending, &all, 100).unwrap().settle(usd(40), None);
+    spending.flush().unwrap();
+    tell("PRAGMA query_only = 1");
+    spending.messages.send(Message::Rest).unwrap();
+    assert_eq!(spending.flush(), Err("read_only"));
+    hold(&spending, &all, 50).unwrap().settle(usd(50), None);
+    tell("PRAGMA query_only = 0");
+    hold(&spending, &all, 910).unwrap().settle(usd(10), None);
+    // What the first one settles, the second one forgets.
+    spending.rest_now();
+    spending.rest_now();
+    assert_eq!((spending.lock().known.len(), leased(folder.path())), (0, 0));
+    spending.close();
+    assert_eq!(spent(folder.path(), "all"), (100, 0));
+}
+
 /// Polls all of them once, then lets the writer go on, and waits for what they come to.
 fn together(
     spending: &Spending,

@@ -33,10 +33,6 @@ fn account() -> [Drawn; 1] {
     [Drawn { budget, key: AccountKey { budget: "all".into(), scope: "".into(), start_s: 0 }, resets_s: None }]
 }
 
-fn caps(amount: u64) -> Caps {
-    [("all".into(), Cap { amount: usd(amount), mode: Mode::Enforce })].into()
-}
-
 fn hold(spending: &Arc<Spending>, amount: u64) -> Result<Hold, NotHeld> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(spending.hold(&account(), usd(amount), Attempt::default())).map(|mut hold| {
@@ -125,29 +121,6 @@ fn a_bad_database_refuses_new_money_and_gets_all_of_the_old_when_it_is_well() {
         assert_eq!((spending.figures().trouble, spending.figures().waiting), (None, 0));
         spending.close();
         assert_eq!(stored(folder.path()), (1110, 0, 2), "{bad:?}");
-    }
-}
-
-/// What is to go back, and the database does not take: it is promised still, and none of it leaks.
-#[test]
-fn leases_that_cannot_go_back_stay() {
-    for bad in Bad::ALL {
-        let folder = TempDir::new().unwrap();
-        let spending = open(folder.path());
-        hold(&spending, 100).unwrap().settle(usd(40), None);
-        spending.flush().unwrap();
-        bad.begins(&spending);
-        long_row(0).into_iter().for_each(|row| spending.passed(row));
-        spending.go_by(caps(0));
-        assert_eq!(spending.flush(), Err(bad.code()), "{bad:?}");
-        spending.go_by(caps(CAP));
-        hold(&spending, 50).unwrap().settle(usd(50), None);
-        bad.ends(&spending);
-        hold(&spending, CAP - 90).unwrap().settle(usd(10), None);
-        spending.go_by(caps(100));
-        spending.flush().unwrap();
-        assert_eq!((spending.figures().leased, stored(folder.path())), (usd(0), (100, 0, 1)), "{bad:?}");
-        spending.close();
     }
 }
 
