@@ -118,21 +118,22 @@ impl App {
     /// # Errors
     ///
     /// A [`StartError`] where the address is taken or threads are not to be had.
-    pub(crate) fn serve(self) -> Result<Stopped, StartError> {
+    pub(crate) fn serve(mut self) -> Result<Stopped, StartError> {
         let mut workers = tokio::runtime::Builder::new_multi_thread();
         if let Some(count) = self.current.load().config.server.workers {
             workers.worker_threads(count);
         }
-        let money = self.ledger.as_ref().map(|ledger| Arc::clone(&ledger.money));
         let workers = workers.enable_all().build().map_err(StartError::Workers)?;
-        let stopped = workers.block_on(self.run());
+        // The folder is locked until all is written: who took it before would write the same again.
+        let ledger = self.ledger.take();
+        let stopped = workers.block_on(self.run(ledger.as_ref()));
         // A name that is being looked up is not waited for.
         workers.shutdown_background();
-        money.iter().for_each(|money| money.spending.close());
+        ledger.iter().for_each(|ledger| ledger.money.spending.close());
         stopped
     }
 
-    async fn run(self) -> Result<Stopped, StartError> {
+    async fn run(self, ledger: Option<&Ledger>) -> Result<Stopped, StartError> {
         let address = self.current.load().config.server.listen;
         let listen = |source| StartError::Listen { address, source };
         let listener = Server::listen(address).await.map_err(listen)?;
@@ -146,10 +147,10 @@ impl App {
         let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // Enough to tell two processes' request ids apart; nothing depends on it.
         let process = (started_s as u32) ^ std::process::id().rotate_left(16);
-        let money = self.ledger.as_ref().map(|ledger| Arc::clone(&ledger.money));
+        let money = ledger.map(|ledger| Arc::clone(&ledger.money));
         self.supervisor.start(&self.handle, money).map_err(StartError::Supervisor)?;
         let current = Arc::clone(&self.current);
-        let kept = self.ledger.as_ref().map(|ledger| (ledger.money.clone(), ledger.keys.clone()));
+        let kept = ledger.map(|ledger| (ledger.money.clone(), ledger.keys.clone()));
         let admin = Admin::new(self.current, self.handle, self.measures, kept, started_s);
         let server = Arc::new(Server::new(self.gateway, admin, process));
         drain::serve(server, listener, &current, signals).await.map_err(listen)
