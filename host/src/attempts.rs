@@ -12,7 +12,6 @@ use http_body_util::Full;
 use sluice_core::fault::FaultClass;
 use sluice_core::plan::ResponsePlan;
 use sluice_core::retry;
-use sluice_core::settle::End;
 use sluice_core::stats::InFlight;
 use sluice_runtime::{Plugin, Versioned};
 use tokio::time::Instant;
@@ -218,7 +217,7 @@ impl Attempts<'_> {
             Way::Answer(pieces) => {
                 underway.unasked();
                 if let Some(purse) = self.purse {
-                    Charge::new(&purse.tally, target, target_model, None, None).end(End::Whole, "good", true);
+                    Charge::new(&purse.tally, target, target_model, None, None).answered();
                 }
                 Ok(answered(answered_by_adapter(self.call.shape.streaming, pieces)))
             }

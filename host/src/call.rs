@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::HeaderMap;
 use sluice_core::codes::{Endpoint, Surface, feature};
-use sluice_core::json::{self, Duplicate, Index, Pointer};
+use sluice_core::json::{self, Duplicate, Edit, Index, Pointer, Raw};
 use sluice_runtime::{Identity, Inbound, Shape, Sizes};
 
 use crate::refusal::Refusal;
@@ -108,17 +108,28 @@ impl Call {
         })
     }
 
-    /// The same request, for another model.
-    pub(crate) fn for_model(&self, model: &str) -> Call {
-        Call {
+    /// The same request, for another model: as if the client had asked for that one.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unfit`] where the name does not fit the body.
+    pub(crate) fn for_model(&self, model: &str) -> Result<Call, Refusal> {
+        let named = Edit::Set { at: Pointer::to_member("model"), value: Raw::string(model) };
+        let text = Bytes::from(self.splice(&[named]).map_err(Refusal::Unfit)?);
+        Ok(Call {
             request_id: self.request_id.clone(),
             shape: Shape { model: model.into(), ..self.shape.clone() },
             headers: self.headers.clone(),
-            text: self.text.clone(),
-            index: self.index.clone(),
+            index: Index::scan(&text).map_err(Refusal::NotJson)?,
+            text,
             duplicate: Mutex::default(),
             ..*self
-        }
+        })
+    }
+
+    /// A header of the client's may lift what the model takes at most: betas of Anthropic's.
+    pub(crate) fn may_lift_bounds(&self) -> bool {
+        self.headers.contains_key("anthropic-beta")
     }
 
     /// The client's bytes.

@@ -197,6 +197,12 @@ impl Charge {
         self.tally.money.as_ref()?.drains.place()
     }
 
+    /// The adapter has answered by itself.
+    pub(crate) fn answered(mut self) {
+        self.tally.permits().for_each(Permit::serves);
+        self.end(End::Whole, "good", true);
+    }
+
     /// From here on the vendor may work on it.
     pub(crate) fn sent(&mut self) {
         self.sent = true;

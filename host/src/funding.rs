@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use compact_str::format_compact;
-use sluice_core::bound::{Ask, Bounds, Funding};
+use sluice_core::bound::{Ask, Bounds, Funding, Unbounded};
 use sluice_core::json::{self, Edit, Index, Pointer, Raw};
 use sluice_core::money::NanoUsd;
 use sluice_core::plan::{BodyPlan, CallPlan, ResponsePlan};
@@ -238,8 +238,16 @@ impl Outbound {
             limit = limit.into_iter().chain(raw.and_then(json::as_u64)).min();
         }
         let choices = call.choices.into();
+        let lifts = call.may_lift_bounds();
+        // What is longer than the context is not served, unless that is lifted.
+        let usual = *bounds;
+        let bounds =
+            if lifts { Bounds { context: None, part: usual.part.or(usual.context), ..usual } } else { usual };
         let ask =
-            Ask::read(&body, bounds, limit, plan.limit_at.is_some(), choices).map_err(Refusal::Unbounded)?;
+            Ask::read(&body, &bounds, limit, plan.limit_at.is_some(), choices).map_err(Refusal::Unbounded)?;
+        if lifts && usual.context.is_some_and(|context| ask.input > context) {
+            return Err(Refusal::Unbounded(Unbounded::Lifted));
+        }
         let hides_usage = lacks_usage(call, plan, &body, &index)?;
         Ok(Outbound { body, ask, index, hides_usage })
     }

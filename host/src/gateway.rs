@@ -181,11 +181,15 @@ impl Gateway {
             return Err(Refusal::Budget(why));
         };
         let chosen = match self.model(name, &purse.caller) {
-            Ok(chosen) if !Arc::ptr_eq(&chosen.model, &asked.model) => chosen,
+            Ok(chosen) if name != call.shape.model => chosen,
             Ok(_) | Err(_) => return Err(Refusal::Budget(why)),
         };
-        let call = Arc::new(call.for_model(name));
-        let permit = self.permit(&call, Limited::new(), &chosen.model)?;
+        let call = Arc::new(call.for_model(name)?);
+        // Names of one glob share its limits, which have let it pass.
+        let permit = match Arc::ptr_eq(&chosen.model, &asked.model) {
+            true => None,
+            false => self.permit(&call, Limited::new(), &chosen.model)?,
+        };
         purse.tally.goes_on_with(chosen.model.name.as_str(), permit);
         tracing::debug!(request = call.request_id, budget = why.budget, model = name, "downgraded");
         Ok((call, chosen))

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,10 @@ pub(crate) struct Permit {
     used: AtomicU64,
     counts_tokens: bool,
     told: Told,
+    /// Somebody works on the request, or has answered it.
+    served: AtomicBool,
+    /// From this one on, meters that others draw on too.
+    shared_from: usize,
 }
 
 /// Where nobody says what was used, the estimate stays.
@@ -139,8 +143,11 @@ impl Rates {
         }
         let told = Told::of(&taken, now);
         drop(taken);
+        let is_callers = |(who, _): &(Who, Limits)| matches!(who, Who::Key(_) | Who::Team(_));
+        let shared_from = limited.iter().take_while(|limit| is_callers(limit)).count();
         let counts_tokens = told.tokens.is_some();
-        Ok(Permit { meters, estimate, used: AtomicU64::new(0), counts_tokens, told })
+        let (used, served) = (AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Permit { meters, estimate, used, counts_tokens, told, served, shared_from })
     }
 
     fn meters(&self, limited: &Limited, now: Instant) -> SmallVec<[Shared; 4]> {
@@ -209,8 +216,14 @@ fn take_amounts(meters: &mut [MutexGuard<'_, Meter>], estimate: u64, now: Instan
 }
 
 impl Permit {
+    /// Somebody works on the request, or has answered it.
+    pub(crate) fn serves(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
     /// From here on tokens may be used.
     pub(crate) fn sent(&self) {
+        self.serves();
         // Of several attempts, what an earlier one has used is known already.
         let _ = self.used.compare_exchange(0, UNKNOWN, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -254,8 +267,13 @@ impl Drop for Permit {
             UNKNOWN => self.estimate,
             used => used,
         };
-        for meter in &self.meters {
+        let served = *self.served.get_mut();
+        for (place, meter) in self.meters.iter().enumerate() {
             let mut meter = lock(meter);
+            // Who is refused has asked; but not of the model and the upstream, which others need.
+            if let Some(requests) = meter.requests.as_mut().filter(|_| !served && place >= self.shared_from) {
+                requests.amend(1, 0, now);
+            }
             if let Some(tokens) = &mut meter.tokens {
                 tokens.amend(self.estimate, used, now);
             }
@@ -354,6 +372,24 @@ mod tests {
         assert!((39..=40).contains(&wait.as_secs()), "{wait:?}");
         let never = rates.take(one(), 601, now + Duration::from_secs(600)).err().unwrap();
         assert_eq!(never.wait, None);
+    }
+
+    #[test]
+    fn who_is_refused_later_takes_nothing_of_what_others_share() {
+        let rates = Rates::default();
+        let now = Instant::now();
+        let both =
+            || Limited::from_iter([key("a", limits(9, 0, 0)), (Who::Model("m".into()), limits(9, 0, 0))]);
+        let left = |permit: &Permit| permit.told().requests.map(|view| view.remaining);
+        drop(rates.take(both(), 0, now).unwrap());
+        let model = || Limited::from_iter([(Who::Model("m".into()), limits(9, 0, 0))]);
+        let permit = rates.take(model(), 0, now).unwrap();
+        assert_eq!(left(&permit), Some(8), "it was given back");
+        permit.sent();
+        drop(permit);
+        assert_eq!(left(&rates.take(model(), 0, now).unwrap()), Some(7), "it was used");
+        let own = Limited::from_iter([key("a", limits(9, 0, 0))]);
+        assert_eq!(left(&rates.take(own, 0, now).unwrap()), Some(7), "who asks has asked");
     }
 
     #[test]

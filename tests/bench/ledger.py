@@ -25,13 +25,15 @@ import gateway
 
 # Keys that there are, and that are used, one after the other: each has accounts of its own.
 CROWDS = {"few": (10, 10), "many": (100_000, 10_000)}
-# A pass over all keys that are used, so that each has what it needs in memory.
+# Passes over all keys that are used, so that each has what it needs in memory: it goes after five seconds.
 WARM_REQUESTS = 20_000
-COUNTED_REQUESTS = 40_000
+COUNTED_REQUESTS = 20_000
+# wrk runs for so long, whatever it has to send: more than it takes.
+WARM_SECONDS, COUNTED_SECONDS = 5, 4
 LONG_SECONDS = int(os.environ.get("LONG_SECONDS", 300))
 SAMPLE_SECONDS = 10
 # Less than the load writes in that time: what there is has to be kept to.
-RETENTION = "128MiB"
+RETENTION_KIB = 128 * 1024
 ALPHABET = string.digits + string.ascii_letters
 
 
@@ -60,14 +62,12 @@ def keys(file):
         work = ends.enter_context(tempfile.TemporaryDirectory())
         ends.enter_context(gateway.nginx(work))
         crowds = {name: ends.enter_context(crowd(*sizes)) for name, sizes in CROWDS.items()}
-        for name in crowds:
-            load(crowds[name], WARM_REQUESTS)
         for turn in range(gateway.ROUNDS):
             for name in list(crowds) if turn % 2 else list(crowds)[::-1]:
                 process, _, port, folder = crowds[name]
+                load(crowds[name], WARM_REQUESTS, WARM_SECONDS)
                 before = gateway.cpu_us(process.pid)
-                figures = load(crowds[name], COUNTED_REQUESTS)
-                time.sleep(gateway.SETTLE_SECONDS)
+                figures = load(crowds[name], COUNTED_REQUESTS, COUNTED_SECONDS)
                 cpu = (gateway.cpu_us(process.pid) - before) / figures["requests"]
                 accounts = metric(port, "sluice_ledger_accounts")
                 row(kind="keys", name=name, round=turn + 1, **figures, gateway_cpu_us=round(cpu, 1), accounts=accounts,
@@ -107,11 +107,11 @@ def more_keys(database, count):
     return [f"sk-sluice-{key}-{secret}" for key, secret in drawn]
 
 
-def load(crowd, requests):
+def load(crowd, requests, seconds):
     _, listed, port, _ = crowd
     os.environ["KEYS"], gateway.PORTS["crowd"] = str(listed), port
-    figures = gateway.load("crowd", 32, 60, requests)
-    if figures["bad_status"] or figures["socket_errors"]:
+    figures = gateway.load("crowd", 32, seconds, requests)
+    if figures["bad_status"] or figures["socket_errors"] or figures["requests"] < requests:
         sys.exit(f"not all were answered: {figures}")
     return figures
 
@@ -120,7 +120,7 @@ def long(file):
     with file.open("w") as rows, tempfile.TemporaryDirectory() as work, gateway.nginx(work):
         row = printer(rows)
         config = pathlib.Path(work, "limits.toml")
-        config.write_text((gateway.HERE / "limits.toml").read_text() + f'\n[ledger]\nretention = "{RETENTION}"\n')
+        config.write_text((gateway.HERE / "limits.toml").read_text() + f'\n[ledger]\nretention = "{RETENTION_KIB // 1024}MiB"\n')
         environment = {"PATH": os.environ["PATH"], "BENCH_KEY": "sk-bench"}
         command = [gateway.SLUICE, "--config", config]
         made = subprocess.run([*command, "key", "create", "--name", "bench"], cwd=work, env=environment, capture_output=True,
@@ -135,6 +135,7 @@ def long(file):
                 disk = sum(file.stat().st_size for file in pathlib.Path(work, "data").rglob("*") if file.is_file())
                 row(kind="long", second=round(time.monotonic() - begun), rps=figures["rps"], bad_status=figures["bad_status"],
                     rss_kib=gateway.resident_kib(process.pid), disk_kib=disk // 1024,
+                    retention_kib=RETENTION_KIB,
                     waiting=metric(gateway.PORTS["sluice"], "sluice_ledger_waiting"),
                     trouble=metric(gateway.PORTS["sluice"], "sluice_ledger_trouble"))
 

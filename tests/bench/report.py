@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes RESULTS.md from what the measurements left in a folder; says which gates hold, and fails if one does not.
 
-report.py FOLDER RESULTS    FOLDER holds micro.jsonl, gate.jsonl, limits.jsonl, streams.jsonl, commands.txt and, if rivals were run,
-                            rivals.txt
+report.py FOLDER RESULTS    FOLDER holds micro.jsonl, gate.jsonl, limits.jsonl, keys.jsonl, long.jsonl, streams.jsonl, commands.txt
+                            and, if rivals were run, rivals.txt
 """
 import datetime
 import json
@@ -17,6 +17,12 @@ import sys
 RATIO_MIN = 0.6
 # The same with a key, budgets, rates and the ledger on every request.
 LIMITS_RATIO_MIN = 0.55
+# CPU for each request with 100,000 keys and 10,000 live accounts, to that with ten.
+KEYS_RATIO_MAX = 1.15
+# Under full load for minutes: memory at the end to that after the first half minute, and the disk beyond `retention`:
+# two segments of the journal, and what the database's own log has in it.
+MEMORY_RATIO_MAX = 1.2
+DISK_BEYOND_KIB_MAX = 96 * 1024
 # Added to the first content of a stream, median.
 FIRST_CONTENT_US_MAX = 500
 # From a client's leaving to the vendor's noticing, worst.
@@ -25,11 +31,13 @@ LEAVING_MS_MAX = 100
 
 def main():
     folder, results = map(pathlib.Path, sys.argv[1:])
-    names = ("micro.jsonl", "gate.jsonl", "limits.jsonl", "streams.jsonl")
-    micro, gate, limits, streams = (rows(folder / name) for name in names)
-    gates = micro_gates(micro) + gateway_gates(gate) + limits_gates(limits) + stream_gates(streams)
+    names = ("micro.jsonl", "gate.jsonl", "limits.jsonl", "keys.jsonl", "long.jsonl", "streams.jsonl")
+    micro, gate, limits, keys, long, streams = (rows(folder / name) for name in names)
+    gates = (micro_gates(micro) + gateway_gates(gate) + limits_gates(limits) + keys_gates(keys) + long_gates(long)
+             + stream_gates(streams))
     sections = [heading(folder), gate_table(gates), micro_table(micro), load_table(gate),
-                load_table(limits, "The gateway with a key, three budgets, rates and the ledger"), stream_table(streams),
+                load_table(limits, "The gateway with a key, three budgets, rates and the ledger"), keys_table(keys),
+                long_table(long), stream_table(streams),
                 count_table(gate)]
     if (folder / "rivals.txt").exists():
         sections.append(rivals(folder))
@@ -70,6 +78,41 @@ def limits_gates(limits):
     bad = sum(row["bad_status"] + row["socket_errors"] for row in of_kind(limits, "load"))
     return [("throughput with keys, budgets, rates and ledger", f"at least {LIMITS_RATIO_MIN} of nginx",
              f"{ratio:.3f}", ratio >= LIMITS_RATIO_MIN and bad == 0)]
+
+
+def keys_gates(keys):
+    cpu = {name: statistics.median(row["gateway_cpu_us"] for row in keys if row["name"] == name) for name in ("few", "many")}
+    ratio = cpu["many"] / cpu["few"]
+    return [("CPU per request with 100,000 keys and 10,000 used, to that with ten", f"at most {KEYS_RATIO_MAX}",
+             f"{ratio:.3f}", ratio <= KEYS_RATIO_MAX)]
+
+
+def long_gates(long):
+    memory = statistics.median(row["rss_kib"] for row in long[-3:]) / statistics.median(row["rss_kib"] for row in long[:3])
+    beyond = max(row["disk_kib"] for row in long) - long[0]["retention_kib"]
+    trouble = sum(row["trouble"] + row["bad_status"] for row in long)
+    over = f"over {long[-1]['second']} s of full load"
+    return [
+        (f"memory {over}, end to beginning", f"at most {MEMORY_RATIO_MAX}", f"{memory:.2f}", memory <= MEMORY_RATIO_MAX),
+        (f"disk {over}, beyond `retention`", f"at most {DISK_BEYOND_KIB_MAX // 1024} MiB", f"{beyond // 1024} MiB",
+         beyond <= DISK_BEYOND_KIB_MAX),
+        (f"answers that are not 2xx and troubles of the ledger {over}", "0", f"{trouble:g}", trouble == 0),
+    ]
+
+
+def keys_table(keys):
+    lines = [f"| {row['name']} | {row['round']} | {row['gateway_cpu_us']} | {row['accounts']:.0f} | {row['rss_kib'] // 1024} |"
+             for row in keys]
+    return "\n".join(["## Ten keys and 100,000", "", "Of the many, 10,000 are used one after the other, each with accounts of its own;"
+                      " `tests/bench/ledger.py`.", "", "| | round | CPU per request, µs | accounts in memory | memory, MiB |",
+                      "|---|---|---|---|---|", *lines])
+
+
+def long_table(long):
+    lines = [f"| {row['second']} | {row['rps']} | {row['rss_kib'] // 1024} | {row['disk_kib'] // 1024} | {row['waiting']:.0f} |"
+             for row in long]
+    return "\n".join(["## Full load for minutes", "", f"`[ledger] retention` of {long[0]['retention_kib'] // 1024} MiB, 32 connections.",
+                      "", "| second | requests/s | memory, MiB | disk, MiB | rows that wait |", "|---|---|---|---|---|", *lines])
 
 
 def stream_gates(streams):

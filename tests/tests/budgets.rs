@@ -160,6 +160,25 @@ async fn an_enforced_budget_refuses_what_has_no_bound() {
     assert_eq!(ask("untimed").await.status, 200, "the control");
 }
 
+/// What a header may lift is no bound.
+#[tokio::test]
+async fn a_context_that_a_header_lifts_bounds_nothing() {
+    let short = format!("{{ upstream = \"a\", price = {{ {RATES} }}, context = 1200, max_output = 100 }}");
+    let models = model("m", &short) + &budget("all", "10.00", "");
+    let stage = Stage::start("", &[Vendor::openai("a", "")], &models).await;
+    let ask = async |text: &str, beta: bool| {
+        let body = body("m", json!({"messages": [{"role": "user", "content": text}]}));
+        let request = stage.gateway.chat_request(body);
+        let request = if beta { request.header("anthropic-beta", "context-1m-2025-08-07") } else { request };
+        sluice_tests::gateway::send(request).await
+    };
+    let long = "word ".repeat(1000);
+    assert!(ask(&long, true).await.refused(402, "unbounded_cost").contains("anthropic-beta"));
+    assert_eq!(stage.seen("a"), 0);
+    assert_eq!(ask(&long, false).await.status, 200, "longer than the context, which nobody serves");
+    assert_eq!(ask("short", true).await.status, 200, "a header alone is no harm");
+}
+
 /// What is left of an account that is not in memory is not known before the store was asked: a call
 /// without a limit that does not fit by its cap gets its share of what is left then.
 #[tokio::test]

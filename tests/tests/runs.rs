@@ -244,6 +244,25 @@ async fn a_changed_configuration_changes_how_many_there_may_be() {
     assert_eq!(ask(&scene.gateway, "two").await.status, 200);
 }
 
+/// Names under which nothing could be spent take nobody's place.
+#[tokio::test]
+async fn a_run_that_is_refused_has_not_begun() {
+    let all = "[[budgets]]\nname = \"everyone\"\nper = \"all\"\ncap_usd = \"0.000001\"";
+    let scene = start(&format!("runs_max = 2\n{all}")).await;
+    for run in ["one", "two", "three"] {
+        ask(&scene.gateway, run).await.refused(402, "budget_exhausted");
+    }
+    assert_eq!(scene.runs().await.len(), 0);
+    let file = scene.gateway.folder().join("sluice.toml");
+    let config = std::fs::read_to_string(&file).unwrap().replace("0.000001", "1.00");
+    std::fs::write(&file, config).unwrap();
+    scene.gateway.wait_for("transition=\"config_reloaded\"", 1);
+    for run in ["four", "five"] {
+        assert_eq!(ask(&scene.gateway, run).await.status, 200);
+    }
+    ask(&scene.gateway, "six").await.refused(429, "too_many_runs");
+}
+
 /// A vendor bills and breaks, the next one is silent, and the gateway is killed: what the call had cost
 /// by then is in the ledger, under its run.
 #[tokio::test]

@@ -354,7 +354,7 @@ async fn no_kill_refunds_anything() {
 /// costs too much as well, or where the key may not ask for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exhausted_budget_goes_on_with_a_cheaper_model() {
-    let cheap = "{ upstream = \"b\", model = \"small\", price = { input = \"0.10\", output = \"1.00\" }, max_output = 1000 }";
+    let cheap = "{ upstream = \"b\", price = { input = \"0.10\", output = \"1.00\" }, max_output = 1000 }";
     let limited = "limits = { requests_per_minute = 3 }";
     let models = model(&target("a", "max_output = 1000"), "")
         + &format!("[[models]]\nname = \"cheap\"\n{limited}\ntargets = [{cheap}]\n")
@@ -380,6 +380,9 @@ async fn an_exhausted_budget_goes_on_with_a_cheaper_model() {
     assert_eq!(answered, ["", "", "cheap", "cheap", "cheap"], "{}", last.text());
     assert!(last.refused(429, "rate_limit_exceeded").contains("\"cheap\""), "the cheap model's own limit");
     assert_eq!((stage.seen("a"), stage.seen("b")), (2, 3));
+    let rows = stage.simulator.books().rows;
+    let asked: Vec<Option<&str>> = rows.iter().map(|row| row.model.as_deref()).collect();
+    assert_eq!(asked, [Some("m"), Some("m"), Some("cheap"), Some("cheap"), Some("cheap")], "what was sent");
     at_rest(&stage).await;
     let page = stage.gateway.get("/admin/v1/usage?by=model").await.json();
     assert_eq!(page["usage"].as_array().map(Vec::len), Some(2), "{page}");
@@ -397,6 +400,25 @@ async fn an_exhausted_budget_goes_on_with_a_cheaper_model() {
         })
         .sum();
     assert_eq!(account(folder.path(), "per-run", "%"), (billed, 0));
+}
+
+/// Names of one glob are models of their own, also for a downgrade.
+#[tokio::test]
+async fn a_glob_is_left_for_another_name_of_it() {
+    let price = |model: &str, output: &str| {
+        format!(
+            "[[prices]]\nupstream = \"a\"\nmodel = \"{model}\"\ninput = \"0.10\"\noutput = \"{output}\"\nmax_output = 1000\n"
+        )
+    };
+    let models = "[[models]]\nname = \"g-*\"\nlimits = { concurrent = 1 }\ntargets = [{ upstream = \"a\", model = \"*\" }]\n"
+        .to_owned()
+        + &price("big", "1000.00")
+        + &price("small", "1.00")
+        + &budget("everyone", "all", "0.01", "on_exhaust = \"downgrade\"\ndowngrade_to = \"g-small\"");
+    let stage = Stage::start("", &[Vendor::openai("a", "")], &models).await;
+    let answer = stage.ask("g-big", false).await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-sluice-model")), (200, "g-small"), "{answer:?}");
+    assert_eq!(stage.simulator.books().rows[0].model.as_deref(), Some("small"));
 }
 
 /// Refusals of a stream cost nothing and keep nothing: no connection, no hold, no place.
@@ -439,4 +461,21 @@ async fn who_hangs_up_in_a_stream_pays_for_it() {
     let settled = stage.metric("sluice_spending_settled_nanodollars").await;
     assert_eq!(settled, cost(rows[0].billed) as f64);
     assert_eq!(stage.metric("sluice_spending_disputed").await, 0.0);
+}
+
+/// A model that writes of errors has answered: it is believed, and paid.
+#[tokio::test]
+async fn an_answer_about_an_error_is_no_error() {
+    let models = model(&target("a", "max_output = 1000"), "") + &budget("everyone", "all", "1.00", "");
+    let stage = Stage::start("", &[Vendor::openai("a", "")], &models).await;
+    let reply = r#"HTTP 500: {"error": {"message": "rate limit exceeded", "code": 429}}"#;
+    stage.direct("a", json!({ "reply": reply }));
+    for stream in [false, true] {
+        let answer = stage.ask("m", stream).await;
+        assert_eq!(answer.status.as_u16(), 200, "{answer:?}");
+    }
+    at_rest(&stage).await;
+    let billed: u64 = stage.simulator.books().rows.iter().map(|row| cost(row.billed)).sum();
+    assert_eq!(stage.metric("sluice_spending_settled_nanodollars").await, billed as f64);
+    assert_eq!(stage.breaker_state("a").await, "closed");
 }

@@ -54,15 +54,16 @@ impl Wanted {
 }
 
 /// Lets somebody in who wants `amount` of each of these accounts, given by their places: what it needs
-/// is leased, if all of them have it. Who is not let in is refused.
-pub fn let_in(wanted: &mut [Wanted], places: &[usize], amount: NanoUsd) {
+/// is leased, if all of them have it. Who is not let in, by the answer, is refused.
+pub fn let_in(wanted: &mut [Wanted], places: &[usize], amount: NanoUsd) -> bool {
     let fits = |place: &usize| wanted.get(*place).is_some_and(|wanted| wanted.fits(amount));
     if !places.iter().all(fits) {
-        return;
+        return false;
     }
     for place in places {
         if let Some(wanted) = wanted.get_mut(*place) {
             wanted.needed = wanted.needed.saturating_add(amount);
         }
     }
+    true
 }

@@ -141,6 +141,13 @@ impl RunRules {
     }
 }
 
+/// Accounts that may be drawn on.
+pub(crate) struct Entered<'d> {
+    pub(crate) open: Vec<&'d Drawn>,
+    /// Those of runs that began with it.
+    pub(crate) begun: Vec<&'d Drawn>,
+}
+
 // === impl Batch ===
 
 /// Those of these accounts that may be drawn on now: all, or all but shadows, or why none.
@@ -149,33 +156,36 @@ pub(crate) fn enter<'d>(
     drawn: &'d [Drawn],
     rules: &Rules,
     now_s: i64,
-) -> Result<Result<Vec<&'d Drawn>, RunRefused>, StoreError> {
-    let mut open = Vec::with_capacity(drawn.len());
+) -> Result<Result<Entered<'d>, RunRefused>, StoreError> {
+    let mut all = Entered { open: Vec::with_capacity(drawn.len()), begun: Vec::new() };
     for one in drawn {
         let rules = rules.runs.get(&*one.key.budget).copied();
         let entered = match rules.zip(RunId::of_scope(&one.key.scope)) {
             Some((rules, run)) => batch.enter_run(&one.key.budget, &run, rules, now_s)?,
-            None => Ok(()),
+            None => Ok(false),
         };
         match entered {
-            Ok(()) => open.push(one),
+            Ok(begins) => {
+                all.open.push(one);
+                all.begun.extend(begins.then_some(one));
+            }
             // A shadow refuses nobody, so that it does not see the call.
             Err(_) if one.budget.mode == Mode::Shadow => {}
             Err(refused) => return Ok(Err(refused)),
         }
     }
-    Ok(Ok(open))
+    Ok(Ok(all))
 }
 
 impl Batch<'_> {
-    /// A run is drawn on: begins it, or ends it, or finds that it has ended.
+    /// A run is drawn on: begins it, which the answer says, or ends it, or finds that it has ended.
     pub(crate) fn enter_run(
         &self,
         budget: &Arc<str>,
         run: &RunId,
         rules: RunRules,
         now_s: i64,
-    ) -> Result<Result<(), RunRefused>, StoreError> {
+    ) -> Result<Result<bool, RunRefused>, StoreError> {
         let ended = |by| RunRefused::Ended { budget: Arc::clone(budget), run: run.clone(), by };
         match self.run(budget, run)? {
             Some(Found { ended: Some((_, by)), .. }) => Ok(Err(ended(by))),
@@ -183,7 +193,7 @@ impl Batch<'_> {
                 self.end_idle(budget, run.key(), rules, now_s)?;
                 Ok(Err(ended(EndedBy::Idle)))
             }
-            Some(Found { .. }) => self.touch_run(budget, run, now_s).map(Ok),
+            Some(Found { .. }) => self.touch_run(budget, run, now_s).map(|()| Ok(false)),
             None => self.begin_run(budget, run, rules, now_s),
         }
     }
@@ -194,7 +204,7 @@ impl Batch<'_> {
         run: &RunId,
         rules: RunRules,
         now_s: i64,
-    ) -> Result<Result<(), RunRefused>, StoreError> {
+    ) -> Result<Result<bool, RunRefused>, StoreError> {
         if self.has_as_many(budget, run.key(), rules.runs_max)? {
             self.end_idle(budget, run.key(), rules, now_s)?;
             if self.has_as_many(budget, run.key(), rules.runs_max)? {
@@ -203,7 +213,17 @@ impl Batch<'_> {
         }
         let begin = "INSERT INTO runs (scope, budget, used_s) VALUES (?1, ?2, ?3)";
         self.connection().prepare_cached(begin)?.execute(params![&*run.scope, &**budget, now_s])?;
-        Ok(Ok(()))
+        Ok(Ok(true))
+    }
+
+    /// Who would have begun these runs gets no money: refused names take nobody's place.
+    pub(crate) fn not_begun(&self, begun: &[&Drawn]) -> Result<(), StoreError> {
+        let mut remove =
+            self.connection().prepare_cached("DELETE FROM runs WHERE scope = ?1 AND budget = ?2")?;
+        for one in begun {
+            remove.execute([&*one.key.scope, &*one.key.budget])?;
+        }
+        Ok(())
     }
 
     fn run(&self, budget: &str, run: &RunId) -> Result<Option<Found>, StoreError> {

@@ -97,7 +97,7 @@ impl Reply {
 }
 
 impl Asks {
-    /// Somebody wants so much of each of these. `stored`: what this batch settles, which the books do not know to be stored.
+    /// Somebody wants so much of each of these; says whether they have it. `stored`: what this batch settles, which the books do not know to be stored.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Asks {
         stored: &BTreeMap<AccountId, NanoUsd>,
         drawn: &[&Drawn],
         amount: NanoUsd,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut places = Vec::with_capacity(drawn.len());
         for drawn in drawn {
             let known = self.accounts.iter().position(|(key, ..)| *key == drawn.key);
@@ -121,8 +121,7 @@ impl Asks {
         }
         places.sort_unstable();
         places.dedup();
-        let_in(&mut self.wanted, &places, amount);
-        Ok(())
+        Ok(let_in(&mut self.wanted, &places, amount))
     }
 
     fn find(

@@ -18,8 +18,8 @@ use crate::recovery::{set_clean, set_clock, set_position};
 use crate::retention::Next;
 use crate::room::Room;
 use crate::rules::Rules;
-use crate::runs::enter;
 use crate::runs::live::LiveRuns;
+use crate::runs::{Entered, enter};
 use crate::spending::{NotHeld, Queue, Spending};
 use crate::store::{Store, StoreError};
 use crate::waiters::{Asks, Reply, Waiter};
@@ -226,7 +226,12 @@ impl Writer {
         let (mut asks, mut refused) = (Asks::default(), Vec::with_capacity(work.waiters.len()));
         for waiter in &work.waiters {
             refused.push(match enter(&batch, waiter.drawn(), rules, now_s)? {
-                Ok(open) => asks.add(&batch, spending, charges, &open, waiter.amount()).map(|()| None)?,
+                Ok(Entered { open, begun }) => {
+                    if !asks.add(&batch, spending, charges, &open, waiter.amount())? {
+                        batch.not_begun(&begun)?;
+                    }
+                    None
+                }
                 Err(refused) => Some(NotHeld::Run(Box::new(refused))),
             });
         }
