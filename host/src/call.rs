@@ -23,6 +23,9 @@ const SHOWN_HEADERS: [&str; 8] = [
     "user-agent",
 ];
 
+/// Those that ask a vendor for what it does not usually do, such as a longer context.
+const BETA_HEADERS: [&str; 2] = ["anthropic-beta", "openai-beta"];
+
 /// Bytes of a model's name at most: it goes to the log, and plans are kept by it.
 const MODEL_BYTES_MAX: usize = 512;
 
@@ -127,9 +130,9 @@ impl Call {
         })
     }
 
-    /// A header of the client's may lift what the model takes at most: betas of Anthropic's.
+    /// A header of the client's may lift what the model takes at most.
     pub(crate) fn may_lift_bounds(&self) -> bool {
-        self.headers.contains_key("anthropic-beta")
+        BETA_HEADERS.iter().any(|name| self.headers.contains_key(*name))
     }
 
     /// The client's bytes.

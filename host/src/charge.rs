@@ -101,7 +101,9 @@ impl Tally {
     }
 
     fn passed(&self, row: Row) {
-        self.money.iter().for_each(|money| money.spending.passed(row.clone()));
+        if let Some(money) = &self.money {
+            money.spending.passed(row);
+        }
     }
 
     fn row(&self) -> MutexGuard<'_, Option<Row>> {

@@ -225,17 +225,15 @@ struct Outbound {
 impl Outbound {
     fn read(call: &Call, plan: &CallPlan, bounds: &Bounds, body: Bytes) -> Result<Outbound, Refusal> {
         let index = Index::scan(&body).map_err(Refusal::NotJson)?;
-        let number = |pointer: &Pointer| {
-            let raw = json::get(&body, &index, pointer).map_err(Refusal::Duplicate)?;
-            Ok(raw.and_then(json::as_u64))
-        };
+        // Some vendors take a limit of nothing for none.
+        let said = |raw: Option<&[u8]>| raw.and_then(json::as_u64).filter(|limit| *limit > 0);
         let mut limit = match &plan.limit_at {
-            Some(at) => number(at)?,
+            Some(at) => said(json::get(&body, &index, at).map_err(Refusal::Duplicate)?),
             None => None,
         };
         for other in others(plan) {
-            let raw = index.member(&body, other).map_err(Refusal::Duplicate)?;
-            limit = limit.into_iter().chain(raw.and_then(json::as_u64)).min();
+            let other = said(index.member(&body, other).map_err(Refusal::Duplicate)?);
+            limit = limit.into_iter().chain(other).min();
         }
         let choices = call.choices.into();
         let lifts = call.may_lift_bounds();
@@ -289,10 +287,8 @@ fn edits(
         let others = others(plan).filter(|other| matches!(index.member(body, other), Ok(Some(_))));
         let others = others.map(Pointer::to_member).chain(lookalikes(body, index));
         edits.extend(others.map(|at| Edit::Remove { at }));
-        if (funding.write || !is_there(at) || !edits.is_empty())
-            && let Ok(value) = Raw::parse(&funding.limit.to_string())
-        {
-            edits.push(Edit::Set { at: at.clone(), value });
+        if funding.write || !is_there(at) || !edits.is_empty() {
+            edits.push(Edit::Set { at: at.clone(), value: Raw::from(funding.limit) });
         }
     }
     if hides_usage {

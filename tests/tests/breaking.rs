@@ -164,7 +164,10 @@ async fn a_late_answer_from_before_decides_nothing() {
 
 #[tokio::test]
 async fn two_hundred_throttled_streams_leave_the_vendor_as_it_was() {
-    let stage = Stage::start("", &[Vendor::openai("a", "")], &model("m", &["a"], "retries = 0")).await;
+    // What is refused costs nothing.
+    let models = "[[models]]\nname = \"m\"\nretries = 0\ntargets = [{ upstream = \"a\", max_output = 1000, price = { input = \"1\", output = \"1\" } }]\n\
+                  [[budgets]]\nname = \"everyone\"\nper = \"all\"\ncap_usd = \"1.00\"\n";
+    let stage = Stage::start("", &[Vendor::openai("a", "")], models).await;
     let throttled = json!({"kind": "status", "status": 429, "headers": [["retry-after", "0"]], "times": 200});
     stage.direct("a", json!({"faults": [throttled]}));
     for _ in 0..200 {
@@ -181,7 +184,12 @@ async fn two_hundred_throttled_streams_leave_the_vendor_as_it_was() {
     };
     assert_eq!(stage.metric(&attempts("throttled")).await, 200.0);
     assert_eq!(stage.metric(&attempts("good")).await, 1.0);
-    assert!(stage.simulator.books().connections.open <= 2, "they share connections");
+    let books = stage.simulator.books();
+    assert!(books.connections.open <= 2, "they share connections");
+    let billed = books.rows[200].billed;
+    let cost = (billed.prompt_tokens + billed.completion_tokens) * 1000;
+    assert_eq!(stage.metric("sluice_spending_settled_nanodollars").await, cost as f64);
+    assert_eq!(stage.metric("sluice_spending_holds").await, 0.0);
 }
 
 /// A target that asked for a pause is asked last, and a reload of the configuration forgets neither

@@ -173,7 +173,7 @@ async fn a_context_that_a_header_lifts_bounds_nothing() {
         sluice_tests::gateway::send(request).await
     };
     let long = "word ".repeat(1000);
-    assert!(ask(&long, true).await.refused(402, "unbounded_cost").contains("anthropic-beta"));
+    assert!(ask(&long, true).await.refused(402, "unbounded_cost").contains("header for betas"));
     assert_eq!(stage.seen("a"), 0);
     assert_eq!(ask(&long, false).await.status, 200, "longer than the context, which nobody serves");
     assert_eq!(ask("short", true).await.status, 200, "a header alone is no harm");

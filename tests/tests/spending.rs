@@ -421,29 +421,6 @@ async fn a_glob_is_left_for_another_name_of_it() {
     assert_eq!(stage.simulator.books().rows[0].model.as_deref(), Some("small"));
 }
 
-/// Refusals of a stream cost nothing and keep nothing: no connection, no hold, no place.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_refused_streams_are_followed_by_a_good_one() {
-    let models =
-        model(&target("a", "max_output = 1000"), "retries = 0") + &budget("everyone", "all", "1.00", "");
-    let stage = Stage::start("", &[Vendor::openai("a", "")], &models).await;
-    let refusal = json!([{"kind": "status", "status": 429, "headers": [["retry-after", "0"]]}]);
-    stage.direct("a", json!({"reply": "hi", "chaos": {"seed": 1, "permille": 1000, "kinds": refusal}}));
-    for _ in 0..200 {
-        assert_eq!(stage.ask("m", true).await.status.as_u16(), 429);
-    }
-    stage.direct("a", json!({"reply": "hi"}));
-    let answer = stage.ask("m", true).await;
-    assert_eq!(answer.status.as_u16(), 200, "{answer:?}");
-    assert!(answer.text().contains("\"hi\""), "{answer:?}");
-    assert_eq!(stage.seen("a"), 201);
-    at_rest(&stage).await;
-    assert!(stage.simulator.books().connections.open < 10);
-    let settled = stage.metric("sluice_spending_settled_nanodollars").await;
-    let billed = cost(stage.simulator.books().rows[200].billed);
-    assert_eq!(settled, billed as f64, "the refusals cost nothing");
-}
-
 /// A client that hangs up pays for what the vendor made, and the vendor is let go when it is known.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_hangs_up_in_a_stream_pays_for_it() {

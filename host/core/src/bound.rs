@@ -37,7 +37,7 @@ pub enum Unbounded {
     OtherRates,
     /// The model may be asked to take more than it usually does, at prices that nobody knows.
     #[error(
-        "it is longer than the model's `context`, which a header of it may lift (anthropic-beta): leave that out"
+        "it is longer than the model's `context`, which its header for betas of the vendor's may lift: leave that out"
     )]
     Lifted,
     /// An image, a file or the like, of a model whose context is not known.
@@ -136,8 +136,6 @@ impl Ask {
         }
         let choices = u64::from(demand.choices).max(choices).max(1);
         let limitable = limitable && bounds.max_output != Some(0);
-        // Some vendors take a limit of nothing for none.
-        let limit = limit.filter(|limit| *limit > 0);
         Ok(Ask { input, choices, limit, limitable, max_output: bounds.max_output })
     }
 
@@ -199,8 +197,6 @@ mod tests {
         let search = br#"{"messages":[],"web_search_options":{}}"#;
         assert_eq!(read(search, known()), Err(Unbounded::ServerTools));
         assert!(matches!(read(b"x", known()), Err(Unbounded::Body(_))));
-        let nothing = Ask::read(TEXT, &known(), Some(0), true, 1);
-        assert_eq!(nothing.map(|ask| ask.limit), Ok(None), "some vendors take it for none");
         let unlimited = Ask::read(TEXT, &Bounds::default(), None, false, 1);
         assert_eq!(unlimited.map(|ask| ask.input), Err(Unbounded::Output));
     }
