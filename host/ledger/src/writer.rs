@@ -24,8 +24,15 @@ use crate::spending::{NotHeld, Queue, Spending};
 use crate::store::{Store, StoreError};
 use crate::waiters::{Asks, Reply, Waiter};
 
-/// Between two batches, where nobody waits for a lease.
-const FLUSH_EVERY: Duration = Duration::from_millis(100);
+/// Between two rounds, where nobody waits for a lease.
+const ROUND_EVERY: Duration = Duration::from_millis(100);
+
+/// Between two batches for which nobody waits there are so many times as long as the one before took:
+/// under load they come less often, and what many calls do to one account is written once.
+const REST_PER_WORK: u32 = 20;
+
+/// But no longer than this. The journal has all of it meanwhile.
+const REST_MAX: Duration = Duration::from_secs(2);
 
 /// Between two looks at leases that nobody draws on.
 const IDLE_EVERY: Duration = Duration::from_secs(1);
@@ -64,6 +71,8 @@ struct Writer {
     store: Store,
     folder: PathBuf,
     inbox: Receiver<Message>,
+    /// What has ended waits until then, if nobody waits for it.
+    rests_until: Instant,
     looked_at: Instant,
     tends_at: Instant,
     runs: LiveRuns,
@@ -109,8 +118,9 @@ pub(crate) fn start(
 ) -> io::Result<JoinHandle<()>> {
     let now = Instant::now();
     let (runs, room) = (LiveRuns::default(), Room::new(now));
-    let (looked_at, tends_at, stuck, again) = (now, now, false, Vec::new());
-    let writer = Writer { store, folder, inbox, looked_at, tends_at, runs, room, stuck, again };
+    let (rests_until, looked_at, tends_at) = (now, now, now);
+    let (stuck, again) = (false, Vec::new());
+    let writer = Writer { store, folder, inbox, rests_until, looked_at, tends_at, runs, room, stuck, again };
     std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&spending))
 }
 
@@ -118,7 +128,7 @@ impl Writer {
     fn run(mut self, spending: &Weak<Spending>) {
         loop {
             let mut work = Work { waiters: std::mem::take(&mut self.again), ..Work::default() };
-            let patience = if work.waiters.is_empty() { FLUSH_EVERY } else { Duration::ZERO };
+            let patience = if work.waiters.is_empty() { ROUND_EVERY } else { Duration::ZERO };
             match self.inbox.recv_timeout(patience) {
                 #[cfg(test)]
                 Ok(Message::Abandon) => return,
@@ -173,6 +183,10 @@ impl Writer {
         let rules = if work.waiters.is_empty() { Rules::default() } else { spending.rules_now() };
         let (queue, journal, touch) = {
             let mut inner = spending.lock();
+            if !work.presses() && !inner.caps_changed && now < self.rests_until {
+                inner.forget();
+                return;
+            }
             let look = std::mem::take(&mut inner.caps_changed) || look;
             if work.returns_all() {
                 work.back = inner.books.all_free();
@@ -192,6 +206,8 @@ impl Writer {
         let charges = sums(&queue);
         match self.write(spending, (&queue, &charges), &work, &rules, journal) {
             Ok(written) => {
+                let took = now.elapsed();
+                self.rests_until = now + took + (took * REST_PER_WORK).min(REST_MAX);
                 written.asks.accounts().for_each(|(id, key)| self.runs.entered(id, key, &rules));
                 self.done(spending, charges, written, work, journal.0);
             }
@@ -309,6 +325,11 @@ impl Work {
             #[cfg(test)]
             Message::With(with) => self.with.push(with),
         }
+    }
+
+    /// Somebody waits for it.
+    fn presses(&self) -> bool {
+        self.returns_all() || !self.waiters.is_empty() || !self.answers.is_empty()
     }
 
     fn returns_all(&self) -> bool {
