@@ -9,7 +9,7 @@ use sluice_core::books::{Cap, Mode};
 use sluice_core::clock::{Clock, STEP_SECONDS_MAX, Start, UnixSeconds};
 use sluice_core::money::NanoUsd;
 use sluice_core::window::Window;
-use sluice_ledger::budget::{self, AccountKey, Drawn, OF_THE_KEY, Scope, Scopes};
+use sluice_ledger::budget::{self, AccountKey, Drawn, IN_TOTAL, OF_THE_KEY, Scope, Scopes};
 use sluice_ledger::recovery::{Found, RecoveryError};
 use sluice_ledger::rules::Rules;
 use sluice_ledger::spending::Spending;
@@ -210,7 +210,7 @@ fn window_name(window: &Window) -> String {
     match window {
         Window::Day(zone) => format!("{OF_THE_KEY}each day of {zone}"),
         Window::Month(zone) => format!("{OF_THE_KEY}each month of {zone}"),
-        Window::Total => format!("{OF_THE_KEY}in total"),
+        Window::Total => IN_TOTAL.to_owned(),
     }
 }
 

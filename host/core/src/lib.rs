@@ -9,6 +9,7 @@
 //! - [`demand`]: the most input that a call can be charged for
 //! - [`fault`]: whose fault a failed attempt is
 //! - [`json`]: where things are in a client's body, and how to change only them
+//! - [`market`]: what the host lets a bid strategy do
 //! - [`money`]: amounts in nano-dollars
 //! - [`meter`]: what an answer used, by its vendor and by what was delivered
 //! - [`price`]: what a call costs, and the most that it can
@@ -35,6 +36,7 @@ pub mod codes;
 pub mod demand;
 pub mod fault;
 pub mod json;
+pub mod market;
 pub mod meter;
 pub mod money;
 pub mod pattern;

@@ -44,6 +44,9 @@ pub enum Scope {
 /// What the names of keys' own budgets begin with, and those of no others.
 pub const OF_THE_KEY: &str = "of the key, ";
 
+/// The name of a key's own budget that has no window.
+pub const IN_TOTAL: &str = "of the key, in total";
+
 /// The scope of each budget of the configuration, by its name.
 pub type Scopes = BTreeMap<String, Scope>;
 

@@ -3,10 +3,10 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::store::StoreError;
-use crate::{audit, keys, runs};
+use crate::{audit, keys, market, runs};
 
 /// The layout that this version writes.
-pub(crate) const LAYOUT: i64 = 2;
+pub(crate) const LAYOUT: i64 = 3;
 
 const TABLES: &str = include_str!("layout.sql");
 
@@ -22,8 +22,9 @@ pub(crate) fn lay_out(connection: &mut Connection) -> Result<(), StoreError> {
     let batch = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: i64 = batch.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match found {
-        0 => make(&batch, &[TABLES, audit::TABLES, keys::TABLES, runs::TABLES])?,
-        1 => make(&batch, &[TO_2, runs::TABLES])?,
+        0 => make(&batch, &[TABLES, audit::TABLES, keys::TABLES, runs::TABLES, market::TABLES])?,
+        1 => make(&batch, &[TO_2, runs::TABLES, market::TABLES])?,
+        2 => make(&batch, &[market::TABLES])?,
         LAYOUT => {}
         found => return Err(StoreError::Newer { found }),
     }

@@ -12,6 +12,7 @@
 //! - [`lock`]: whether a gateway runs on a data folder
 //! - [`recovery`]: what a process that died had open is in doubt
 //! - [`doubt`]: what is in doubt, and what somebody says that it cost
+//! - [`market`]: jobs of a market that we have bid on, and what they brought
 //! - [`usage`]: what was used, by key, run, team, model, upstream and day; [`sheet`]: as CSV
 //! - [`retention`]: what goes where the disk's share is used up
 //! - [`pruning`]: what goes when it has ended long ago
@@ -32,6 +33,7 @@ pub mod journal;
 pub mod keys;
 mod layout;
 pub mod lock;
+pub mod market;
 pub mod pruning;
 pub mod recovery;
 pub mod retention;
