@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Puts the ledger under load. `tests/bench/run` calls this.
 
-ledger.py keys ROWS    CPU for each request with ten keys, and with 100,000 of which 10,000 are used, in
-                       interleaved rounds; JSON lines into ROWS
+ledger.py keys ROWS    CPU for each request with ten keys, and with 100,000 of which so many are used that
+                       10,000 accounts are live, in interleaved rounds; JSON lines into ROWS
 ledger.py long ROWS    LONG_SECONDS of full load: memory, disk, what the database says
 
 Everything listens on loopback and ends with this program.
@@ -23,13 +23,13 @@ import time
 
 import gateway
 
-# Keys that there are, and that are used, one after the other: each has accounts of its own.
-CROWDS = {"few": (10, 10), "many": (100_000, 10_000)}
+# Keys that there are, and that are used, one after the other: each has two accounts of its own.
+CROWDS = {"few": (10, 10), "many": (100_000, 5_000)}
 # Passes over all keys that are used, so that each has what it needs in memory: it goes after five seconds.
 WARM_REQUESTS = 20_000
-COUNTED_REQUESTS = 20_000
+COUNTED_REQUESTS = 60_000
 # wrk runs for so long, whatever it has to send: more than it takes.
-WARM_SECONDS, COUNTED_SECONDS = 5, 4
+WARM_SECONDS, COUNTED_SECONDS = 5, 9
 LONG_SECONDS = int(os.environ.get("LONG_SECONDS", 300))
 SAMPLE_SECONDS = 10
 # Less than the load writes in that time: what there is has to be kept to.
