@@ -53,7 +53,8 @@ pub struct Totals {
     pub rows_left_out: u64,
 }
 
-/// TCP connections since the start, but for those that a control request came on.
+/// TCP connections since the start, but for those that a request of the
+/// control API or to a market came on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Connections {
     pub accepted: u64,
@@ -329,7 +330,7 @@ impl ConnectionEntry {
         self.id
     }
 
-    /// Takes the connection out of the count: it is a test's, not a client's.
+    /// Takes the connection out of the count: it is a test's or a market's, not a vendor's.
     pub(crate) fn serves_control(&self) {
         let mut state = self.books.lock();
         if let Some(control @ false) = state.open.get_mut(&self.id) {

@@ -259,7 +259,7 @@ pub(crate) fn at_most<'de, const MAX: u32, D: Deserializer<'de>>(deserializer: D
 }
 
 /// A final status: 1xx would not end the exchange.
-fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
+pub(crate) fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
     let number = u16::deserialize(deserializer)?;
     match StatusCode::from_u16(number) {
         Ok(status) if (200..600).contains(&number) => Ok(status),

@@ -1,4 +1,4 @@
-//! A stand-in for LLM vendors, with faults on order and books of its own.
+//! Stand-ins for LLM vendors and for a market of jobs, with faults on order and books of their own.
 //!
 //! Shares no code with the gateway it tests: what both got wrong would
 //! otherwise look right. `README.md` has the wire and the control API.
@@ -12,6 +12,7 @@
 //!   `delivery`: how it leaves, with the fault that is due.
 //! - `sse`: how a stream is written; `body`: an answer on its way, booked piece by piece;
 //!   `books`, `row`: what a vendor saw and billed.
+//! - `market`: a stand-in for a market of jobs, under `/_market/`.
 //! - `refusal`, `words`, `base64`: small things they share.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by it"))]
@@ -28,6 +29,7 @@ mod control;
 mod delivery;
 mod fault;
 mod lapse;
+mod market;
 mod openai;
 mod plan;
 mod refusal;
@@ -43,6 +45,11 @@ mod words;
 pub use books::{Connections, Goal, Snapshot, Totals};
 pub use chaos::Chaos;
 pub use fault::{Fault, FaultKind, Moment};
+pub use market::{
+    AccountScript, ApiFault, ApiFaultKind, BidRow, CallRow, Class, Duplicates, InstanceRow, JobKind,
+    MarketBooks, MarketScript, MarketTotals, NanoUsd, Pricing, ProposalStatus, ProposalTotals, ProviderRow,
+    Range, Refuse, Requesters, Rival, Season, Share, Status, Target, Verdict,
+};
 pub use row::{Billed, Outcome, Row};
 pub use script::{Newline, Script, SseStyle, UsageScript};
 pub use simulator::Simulator;

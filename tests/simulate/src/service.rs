@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::delivery::Delivery;
 use crate::fault::Fault;
 use crate::lapse::Lapse;
+use crate::market::Markets;
 use crate::refusal::Refusal;
 use crate::script::Scripts;
 use crate::vendor::Vendor;
@@ -35,6 +36,7 @@ pub(crate) struct Service {
     control: Control,
     books: Arc<Books>,
     scripts: Arc<Scripts>,
+    markets: Arc<Markets>,
     connection: ConnectionEntry,
     switch: Arc<ResetSwitch>,
 }
@@ -55,13 +57,14 @@ enum Endpoint {
 // === impl Service ===
 
 impl Service {
-    pub(crate) fn new(books: Arc<Books>, scripts: Arc<Scripts>) -> Service {
+    pub(crate) fn new(books: Arc<Books>, scripts: Arc<Scripts>, markets: Arc<Markets>) -> Service {
         Service {
-            control: Control::new(Arc::clone(&books), Arc::clone(&scripts)),
+            control: Control::new(Arc::clone(&books), Arc::clone(&scripts), Arc::clone(&markets)),
             connection: books.connection(),
             switch: Arc::default(),
             books,
             scripts,
+            markets,
         }
     }
 
@@ -76,6 +79,10 @@ impl Service {
         if Control::is_asked(request.uri().path()) {
             self.connection.serves_control();
             return Ok(self.control.answer(request).await.map(Either::Right));
+        }
+        if Markets::is_asked(request.uri().path()) {
+            self.connection.serves_control(); // the count is of the vendors' connections
+            return Ok(self.markets.answer(request).await.map(Either::Right));
         }
         let (parts, body) = request.into_parts();
         let (vendor, endpoint) = endpoint(parts.uri.path());

@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::books::{Books, Goal, Snapshot};
 use crate::connection;
+use crate::market::{MarketBooks, MarketScript, Markets};
 use crate::script::{Script, Scripts};
 use crate::service::Service;
 
@@ -17,6 +18,7 @@ pub struct Simulator {
     address: SocketAddr,
     books: Arc<Books>,
     scripts: Arc<Scripts>,
+    markets: Arc<Markets>,
     accepting: JoinHandle<()>,
 }
 
@@ -34,8 +36,10 @@ impl Simulator {
         let address = listener.local_addr()?;
         let books = Arc::new(Books::default());
         let scripts = Arc::new(Scripts::default());
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&books), Arc::clone(&scripts)));
-        Ok(Simulator { address, books, scripts, accepting })
+        let markets = Arc::new(Markets::default());
+        let served = (Arc::clone(&books), Arc::clone(&scripts), Arc::clone(&markets));
+        let accepting = tokio::spawn(accept(listener, served));
+        Ok(Simulator { address, books, scripts, markets, accepting })
     }
 
     /// Where it listens; the port is a real one even if 0 was asked for.
@@ -69,6 +73,32 @@ impl Simulator {
         self.books.snapshot(None)
     }
 
+    /// The base URL of a market, as a provider wants it.
+    pub fn market_url(&self, market: &str) -> String {
+        format!("http://{}/_market/{market}", self.address)
+    }
+
+    /// Opens a market, in place of the one of this name; its season begins.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the script, or that there are too many markets.
+    pub fn open_market(&self, market: &str, script: MarketScript) -> Result<(), String> {
+        self.markets.open(market, script)
+    }
+
+    /// The books of a market, now; None if there is none of this name.
+    pub fn market_books(&self, market: &str) -> Option<MarketBooks> {
+        self.markets.get(market).map(|running| running.market.books())
+    }
+
+    /// The books of a market as soon as so many instances are final. Waits
+    /// without an end: the caller has the timeout. Cancel safe.
+    pub async fn market_books_when(&self, market: &str, final_instances: usize) -> Option<MarketBooks> {
+        let market = Arc::clone(&self.markets.get(market)?.market);
+        Some(market.books_when_final(final_instances).await)
+    }
+
     /// Forgets rows and totals.
     pub fn clear_books(&self) {
         self.books.clear();
@@ -78,16 +108,18 @@ impl Simulator {
 impl Drop for Simulator {
     fn drop(&mut self) {
         self.accepting.abort(); // it owns the listener and the connections
+        self.markets.close_all();
     }
 }
 
-async fn accept(listener: TcpListener, books: Arc<Books>, scripts: Arc<Scripts>) {
+async fn accept(listener: TcpListener, served: (Arc<Books>, Arc<Scripts>, Arc<Markets>)) {
+    let (books, scripts, markets) = served;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _peer)) => {
-                    let service = Service::new(Arc::clone(&books), Arc::clone(&scripts));
+                    let service = Service::new(Arc::clone(&books), Arc::clone(&scripts), Arc::clone(&markets));
                     connections.spawn(connection::serve(stream, service));
                 }
                 // The peer left the queue, or we are out of descriptors: both pass.

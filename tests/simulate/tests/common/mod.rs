@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses its share")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+pub(crate) mod market;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
