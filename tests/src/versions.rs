@@ -1,5 +1,5 @@
-//! Versions of a plugin by the dozen: the guests `marked-adapter` and `marked-policy`, with
-//! something written into them.
+//! Versions of a plugin by the dozen: the guests `marked-adapter`, `marked-policy` and `hostile-bid`,
+//! with something written into them.
 
 use std::path::PathBuf;
 
@@ -19,6 +19,11 @@ pub fn adapter(manner: &str, answer: &str) -> Vec<u8> {
 /// A policy of the id `marked-policy`: how it behaves, and which candidate it puts first.
 pub fn policy(manner: &str, first: usize) -> Vec<u8> {
     marked("marked-policy", manner, &first.to_string())
+}
+
+/// A bid strategy of the id `hostile-bid`: how it behaves where a job's text is `marked`.
+pub fn strategy(manner: &str) -> Vec<u8> {
+    marked("hostile-bid", manner, "")
 }
 
 /// A built example of `examples/plugins`.

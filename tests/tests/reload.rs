@@ -113,7 +113,7 @@ async fn a_file_that_is_no_plugin_changes_nothing_but_a_line_in_the_list() {
     let gateway = start(ECHO, &[("good.wasm", &adapter("ok", "good"))]);
     let good = adapter("ok", "good");
     let component = |text: &str| wat::parse_str(text).unwrap();
-    let cases: [(&str, Vec<u8>, &str); 11] = [
+    let cases: [(&str, Vec<u8>, &str); 13] = [
         ("empty.wasm", Vec::new(), "empty"),
         ("text.wasm", b"hello".to_vec(), "no WebAssembly"),
         ("truncated.wasm", good[..good.len() / 2].to_vec(), "out of bounds"),
@@ -126,8 +126,20 @@ async fn a_file_that_is_no_plugin_changes_nothing_but_a_line_in_the_list() {
         ),
         (
             "later-world.wasm",
-            component(r#"(component (instance $i) (export "sluice:plugin/bidding@0.1.0" (instance $i)))"#),
+            component(r#"(component (instance $i) (export "sluice:plugin/inventory@0.1.0" (instance $i)))"#),
             "does not call yet",
+        ),
+        (
+            "half-strategy.wasm",
+            component(r#"(component (instance $i) (export "sluice:plugin/bidding@0.1.0" (instance $i)))"#),
+            "lifecycle",
+        ),
+        (
+            "two-worlds.wasm",
+            component(
+                r#"(component (instance $i) (export "sluice:plugin/bidding@0.1.0" (instance $i)) (export "sluice:plugin/policy@0.1.0" (instance $i)))"#,
+            ),
+            "not exactly one",
         ),
         (
             "half-world.wasm",

@@ -1,5 +1,6 @@
 //! What the gateway decides, without the gateway: no I/O, no clock, no threads.
 //!
+//! - [`bidding`]: what a bid strategy is shown, and what its answer must be
 //! - [`books`]: what a node holds of the budgets' accounts, and what became of it
 //! - [`bound`]: what a call is held for before it is sent
 //! - [`breaker`]: whether a target may be called
@@ -27,6 +28,7 @@
 //! - [`window`]: which day or month of a budget an instant is in
 #![warn(missing_docs)]
 
+pub mod bidding;
 pub mod books;
 pub mod bound;
 pub mod breaker;

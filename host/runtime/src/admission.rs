@@ -17,13 +17,14 @@ use wasmtime::component::types::ComponentItem;
 
 use crate::bindings::Lifecycle;
 use crate::bindings::adapter::ProviderAdapterPre;
+use crate::bindings::bid::BidStrategyPre;
 use crate::bindings::policy::RoutingPolicyPre;
 use crate::bounds::{BACKGROUND_MAX, CallClass};
 use crate::contract;
 use crate::counters::Counters;
 use crate::engine::{Pace, Runtime};
 use crate::fault::{Fault, shorten};
-use crate::linkers::{ADAPTER_GRANTS, Grant, POLICY_GRANTS};
+use crate::linkers::Grant;
 use crate::manifest::{Declared, Manifest, ManifestError};
 use crate::plugin::{AdapterCode, Code, Kind, Plugin};
 use crate::seal::{self, Seal};
@@ -36,7 +37,7 @@ const PACKAGE: &str = "sluice:plugin/";
 const VERSION: &str = "0.1.0";
 
 /// Worlds of the contract that this version of the host does not call yet, by what they export.
-const NOT_BUILT: [&str; 4] = ["feedback", "consulting", "bidding", "inventory"];
+const NOT_BUILT: [&str; 3] = ["feedback", "consulting", "inventory"];
 
 /// Waits in vain that shorten the next one.
 const IN_VAIN_MAX: u32 = 5;
@@ -165,18 +166,15 @@ impl Runtime {
         if let Some(unbuilt) = NOT_BUILT.iter().find(|interface| has(interface)) {
             return Err(AdmissionError::NotBuilt((*unbuilt).into()));
         }
-        match (has("adapter"), has("policy")) {
-            (true, false) => Ok(Kind::Adapter),
-            (false, true) => Ok(Kind::Policy),
-            (true, true) | (false, false) => Err(AdmissionError::World(exports.join(", "))),
+        let mut kinds = Kind::ALL.into_iter().filter(|kind| has(kind.exports()));
+        match (kinds.next(), kinds.next()) {
+            (Some(kind), None) => Ok(kind),
+            (Some(_), Some(_)) | (None, _) => Err(AdmissionError::World(exports.join(", "))),
         }
     }
 
     fn check_imports(&self, component: &Component, kind: Kind) -> Result<&'static [Grant], AdmissionError> {
-        let grants = match kind {
-            Kind::Adapter => ADAPTER_GRANTS,
-            Kind::Policy => POLICY_GRANTS,
-        };
+        let grants = kind.grants();
         for (import, item) in component.component_type().imports(self.engine()) {
             let granted = interface_name(import)
                 .is_some_and(|interface| grants.iter().any(|grant| grant.name() == interface));
@@ -215,6 +213,7 @@ impl Runtime {
                 Ok(Code::Adapter(AdapterCode { world, configure, plan }))
             }
             Kind::Policy => RoutingPolicyPre::new(instance).map(Code::Policy),
+            Kind::Strategy => BidStrategyPre::new(instance).map(Code::Strategy),
         }
     }
 
@@ -225,6 +224,7 @@ impl Runtime {
         let world: wasmtime::Result<Box<dyn Lifecycle>> = match code {
             Code::Adapter(code) => code.world.instantiate(&mut store).map(|world| Box::new(world) as _),
             Code::Policy(code) => code.instantiate(&mut store).map(|world| Box::new(world) as _),
+            Code::Strategy(code) => code.instantiate(&mut store).map(|world| Box::new(world) as _),
         };
         let world = world.map_err(|error| failed("instantiating", &error, &store))?;
         let declared = world.describe(&mut store).map_err(|error| failed("describe", &error, &store))?;

@@ -32,9 +32,21 @@ pub mod policy {
     });
 }
 
+pub mod bid {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "bid-strategy",
+        with: { "sluice:plugin/log": crate::bindings::adapter::sluice::plugin::log },
+        imports: { default: trappable },
+    });
+}
+
 pub use adapter::exports::sluice::plugin::adapter as wire;
 pub use adapter::exports::sluice::plugin::lifecycle as adapter_lifecycle;
 pub use adapter::sluice::plugin::types::PluginError as AdapterError;
+pub use bid::exports::sluice::plugin::bidding;
+pub use bid::exports::sluice::plugin::lifecycle as bid_lifecycle;
+pub use bid::sluice::plugin::types::PluginError as BidError;
 pub use policy::exports::sluice::plugin::lifecycle as policy_lifecycle;
 pub use policy::exports::sluice::plugin::policy as routing;
 pub use policy::sluice::plugin::types::PluginError as PolicyError;
@@ -45,7 +57,7 @@ pub(crate) trait Lifecycle {
     fn self_test(&self, store: &mut Store<State>) -> wasmtime::Result<Result<(), String>>;
 }
 
-/// The two worlds have a lifecycle each, with the same types under two names.
+/// Each world has a lifecycle, with the same types under another name.
 macro_rules! lifecycle_conversions {
     ($lifecycle:ident, $error:ident, $world:ty) => {
         impl Lifecycle for $world {
@@ -123,6 +135,7 @@ macro_rules! lifecycle_conversions {
 
 lifecycle_conversions!(adapter_lifecycle, AdapterError, adapter::ProviderAdapter);
 lifecycle_conversions!(policy_lifecycle, PolicyError, policy::RoutingPolicy);
+lifecycle_conversions!(bid_lifecycle, BidError, bid::BidStrategy);
 
 impl From<&ranking::View> for routing::View {
     fn from(view: &ranking::View) -> Self {

@@ -66,6 +66,10 @@ pub(crate) const LOG_MESSAGES_PER_CALL: u32 = 16;
 /// Bytes of what a guest says is wrong; the rest is cut. Clients and the log are told it.
 pub(crate) const REFUSAL_BYTES_MAX: usize = 4 * 1024;
 
+/// Bytes of jobs' texts that one call may read: a guest that copies all of them again and again
+/// takes no more than this of the host's time.
+pub(crate) const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Pieces of an adapter's own answer.
 pub(crate) const PIECES_MAX: usize = 64 * 1024;
 
@@ -79,6 +83,8 @@ pub enum CallClass {
     Push,
     /// `plan` and `classify`.
     Plan,
+    /// `decide`, with making the instance and `configure`.
+    Decide,
     /// `whole`.
     Whole,
     /// Everything before a plugin serves: `describe`, `configure`, `self-test`.
@@ -92,6 +98,7 @@ impl CallClass {
             CallClass::Rank => 5,
             CallClass::Push => 10,
             CallClass::Plan => 20,
+            CallClass::Decide => 1000,
             CallClass::Whole => 50,
             CallClass::Trial => 250,
         })

@@ -38,8 +38,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_contract_is_one_package_with_both_worlds() {
-        for kind in [Kind::Adapter, Kind::Policy] {
+    fn the_contract_is_one_package_with_all_worlds() {
+        for kind in Kind::ALL {
             // An empty component: the text names what is missing, which shows that the world was found.
             let text = difference(kind, b"\0asm\x0d\0\x01\0").unwrap();
             assert!(text.contains("lifecycle"), "{text}");

@@ -15,6 +15,7 @@ pub enum Function {
     Push,
     Whole,
     Classify,
+    Decide,
 }
 
 /// One plugin's counters; they live as long as the loaded plugin.
@@ -42,8 +43,14 @@ struct Timed {
 }
 
 impl Function {
-    pub const ALL: [Function; 5] =
-        [Function::Rank, Function::Plan, Function::Push, Function::Whole, Function::Classify];
+    pub const ALL: [Function; 6] = [
+        Function::Rank,
+        Function::Plan,
+        Function::Push,
+        Function::Whole,
+        Function::Classify,
+        Function::Decide,
+    ];
 
     /// The name in the contract.
     pub fn name(self) -> &'static str {
@@ -53,6 +60,7 @@ impl Function {
             Function::Push => "push",
             Function::Whole => "whole",
             Function::Classify => "classify",
+            Function::Decide => "decide",
         }
     }
 }

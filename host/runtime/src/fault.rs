@@ -51,6 +51,12 @@ faults! {
     RankedTwice = "ranked_twice",
     /// Ranked nobody.
     RankedNobody = "ranked_nobody",
+    /// Decided about a job that was not shown.
+    BidStranger = "bid_stranger",
+    /// Decided about a job twice.
+    BidTwice = "bid_twice",
+    /// Bid under a job's floor, over its ceiling or its credit.
+    BidBounds = "bid_bounds",
     /// A header that is malformed, not declared or the host's.
     Header = "header",
     /// A path that may lead elsewhere.
@@ -133,6 +139,9 @@ impl Fault {
             | Fault::RankedStranger
             | Fault::RankedTwice
             | Fault::RankedNobody
+            | Fault::BidStranger
+            | Fault::BidTwice
+            | Fault::BidBounds
             | Fault::Header
             | Fault::Path
             | Fault::Route

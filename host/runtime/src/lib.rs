@@ -2,7 +2,7 @@
 //!
 //! - [`Runtime`]: the engine and what all plugins share
 //! - [`Plugin`]: one loaded component with its manifest and counters
-//! - [`Adapter`], [`Policy`]: a plugin set up for one upstream or model, ready to be called
+//! - [`Adapter`], [`Policy`], [`Strategy`]: a plugin set up for one upstream, model or market, ready to be called
 //! - [`Mapper`], [`Verdict`]: what an adapter makes of a vendor's answer
 //! - [`Watched`]: the version that serves, and the one it replaced while it is on probation
 //! - [`Folder`], [`Watcher`], [`Settling`]: which files have changed, and when to look
@@ -36,6 +36,7 @@ mod seal;
 mod services;
 mod shelf;
 mod state;
+mod strategy;
 mod transition;
 mod watched;
 mod watcher;
@@ -60,6 +61,7 @@ pub use rest::{Changes, REST, Settling};
 pub use seal::{STAMP_NAME, seal, unsealed};
 pub use shelf::Kept;
 pub use sluice_core::probation::Outcome;
+pub use strategy::Strategy;
 pub use transition::{Event, Transition, Transitions};
 pub use watched::{Books, Decided, Versioned, Watched};
 pub use watcher::Watcher;
@@ -71,7 +73,7 @@ pub struct Setup {
     pub config_json: String,
     /// The names behind the numbers that it will see.
     pub names: Vec<Interned>,
-    /// For policies: the targets that it will be shown as candidates.
+    /// For policies and strategies: the targets that it will be shown as candidates, or costs of.
     pub targets: Vec<Target>,
 }
 

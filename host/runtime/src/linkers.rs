@@ -3,7 +3,9 @@
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::adapter::sluice::plugin::{log, request};
+use crate::bindings::bid::sluice::plugin::job_text;
 use crate::engine::RuntimeError;
+use crate::plugin::Kind;
 use crate::state::State;
 
 /// A host service that a kind of plugin may import.
@@ -11,6 +13,7 @@ use crate::state::State;
 pub enum Grant {
     Log,
     Request,
+    JobText,
 }
 
 /// The linkers of the grant sets in use.
@@ -24,12 +27,16 @@ pub(crate) const ADAPTER_GRANTS: &[Grant] = &[Grant::Log, Grant::Request];
 /// What policies may import.
 pub(crate) const POLICY_GRANTS: &[Grant] = &[Grant::Log];
 
+/// What bid strategies may import.
+pub(crate) const STRATEGY_GRANTS: &[Grant] = &[Grant::Log, Grant::JobText];
+
 impl Grant {
     /// As in the contract.
     pub fn name(self) -> &'static str {
         match self {
             Grant::Log => "log",
             Grant::Request => "request",
+            Grant::JobText => "job-text",
         }
     }
 
@@ -37,6 +44,7 @@ impl Grant {
         match self {
             Grant::Log => log::add_to_linker::<State, HasSelf<State>>(linker, |state| state),
             Grant::Request => request::add_to_linker::<State, HasSelf<State>>(linker, |state| state),
+            Grant::JobText => job_text::add_to_linker::<State, HasSelf<State>>(linker, |state| state),
         }
     }
 }
@@ -44,7 +52,7 @@ impl Grant {
 impl Linkers {
     pub(crate) fn new(engine: &wasmtime::Engine) -> Result<Linkers, RuntimeError> {
         let mut sets = Vec::new();
-        for grants in [ADAPTER_GRANTS, POLICY_GRANTS] {
+        for grants in Kind::ALL.map(Kind::grants) {
             let mut linker = Linker::new(engine);
             for grant in grants {
                 grant.link(&mut linker).map_err(RuntimeError::Linking)?;

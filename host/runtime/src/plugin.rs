@@ -5,10 +5,11 @@ use std::sync::Arc;
 use wasmtime::component::ComponentExportIndex;
 
 use crate::bindings::adapter::ProviderAdapterPre;
+use crate::bindings::bid::BidStrategyPre;
 use crate::bindings::policy::RoutingPolicyPre;
 use crate::counters::Counters;
 use crate::fault::{CallError, Fault, Refused};
-use crate::linkers::Grant;
+use crate::linkers::{ADAPTER_GRANTS, Grant, POLICY_GRANTS, STRATEGY_GRANTS};
 use crate::manifest::Manifest;
 use crate::state::{Speaker, State};
 
@@ -26,6 +27,7 @@ pub struct Plugin {
 pub enum Kind {
     Adapter,
     Policy,
+    Strategy,
 }
 
 /// The component, linked and ready to be instantiated.
@@ -33,6 +35,7 @@ pub enum Kind {
 pub(crate) enum Code {
     Adapter(AdapterCode),
     Policy(RoutingPolicyPre<State>),
+    Strategy(BidStrategyPre<State>),
 }
 
 /// An adapter's code. The functions that each request calls are looked up by index: loading
@@ -45,11 +48,32 @@ pub(crate) struct AdapterCode {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 3] = [Kind::Adapter, Kind::Policy, Kind::Strategy];
+
     /// The name in the contract.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Adapter => "provider-adapter",
             Kind::Policy => "routing-policy",
+            Kind::Strategy => "bid-strategy",
+        }
+    }
+
+    /// The interface that no other world exports.
+    pub(crate) fn exports(self) -> &'static str {
+        match self {
+            Kind::Adapter => "adapter",
+            Kind::Policy => "policy",
+            Kind::Strategy => "bidding",
+        }
+    }
+
+    pub(crate) fn grants(self) -> &'static [Grant] {
+        match self {
+            Kind::Adapter => ADAPTER_GRANTS,
+            Kind::Policy => POLICY_GRANTS,
+            Kind::Strategy => STRATEGY_GRANTS,
         }
     }
 }
@@ -69,6 +93,7 @@ impl Plugin {
         match self.code {
             Code::Adapter(_) => Kind::Adapter,
             Code::Policy(_) => Kind::Policy,
+            Code::Strategy(_) => Kind::Strategy,
         }
     }
 

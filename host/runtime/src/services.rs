@@ -1,4 +1,4 @@
-//! What the host does for a guest: show the request, take log messages.
+//! What the host does for a guest: show the request or the jobs, take log messages.
 
 use std::sync::Arc;
 
@@ -6,9 +6,10 @@ use wasmtime::component::Resource;
 
 use crate::bindings::InboundHandle;
 use crate::bindings::adapter::sluice::plugin::{log, request};
-use crate::bounds::LOG_MESSAGE_BYTES_MAX;
+use crate::bindings::bid::sluice::plugin::job_text;
+use crate::bounds::{LOG_MESSAGE_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::inbound::Inbound;
-use crate::state::State;
+use crate::state::{State, Texts};
 
 impl State {
     fn request(&mut self, handle: &Resource<InboundHandle>) -> wasmtime::Result<Arc<dyn Inbound>> {
@@ -72,6 +73,24 @@ impl request::HostInbound for State {
     }
 }
 
+impl job_text::Host for State {
+    fn read(&mut self, job: u32, max_bytes: u32) -> wasmtime::Result<String> {
+        Ok(self.texts.read(job, max_bytes))
+    }
+}
+
+impl Texts {
+    fn read(&mut self, job: u32, max_bytes: u32) -> String {
+        let text = usize::try_from(job).ok().and_then(|job| self.by_job.get(job));
+        let text = text.map_or("", |text| text);
+        let left = TEXT_BYTES_MAX.saturating_sub(self.bytes_read);
+        let bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX).min(left);
+        let read = text[..text.floor_char_boundary(bytes)].to_owned();
+        self.bytes_read += read.len();
+        read
+    }
+}
+
 impl log::Host for State {
     fn emit(&mut self, level: log::Level, mut message: String) -> wasmtime::Result<()> {
         let Some(left) = self.log_messages_left.checked_sub(1) else {
@@ -89,5 +108,27 @@ impl log::Host for State {
             log::Level::Error => tracing::error!(plugin, ?message, "plugin"),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_at_a_character_and_strangers_have_none() {
+        let mut texts = Texts { by_job: vec!["".into(), "aä€".into()], bytes_read: 0 };
+        let read: Vec<String> = (0..=7).map(|bytes| texts.read(1, bytes)).collect();
+        assert_eq!(read, ["", "a", "a", "aä", "aä", "aä", "aä€", "aä€"]);
+        assert_eq!(texts.read(0, 10) + &texts.read(2, 10) + &texts.read(u32::MAX, u32::MAX), "");
+        assert_eq!(texts.bytes_read, 1 + 1 + 3 + 3 + 3 + 6 + 6);
+    }
+
+    #[test]
+    fn what_one_call_reads_has_a_bound() {
+        let long = "x".repeat(TEXT_BYTES_MAX / 2 + 1);
+        let mut texts = Texts { by_job: vec![long.into()], bytes_read: 0 };
+        let read = [(); 3].map(|()| texts.read(0, u32::MAX).len());
+        assert_eq!(read, [TEXT_BYTES_MAX / 2 + 1, TEXT_BYTES_MAX / 2 - 1, 0]);
     }
 }

@@ -25,6 +25,14 @@ pub(crate) struct State {
     pub(crate) inbound: Option<Arc<dyn Inbound>>,
     /// An accessor beyond `shape` was used: the plan is for this request alone.
     pub(crate) looked_closer: bool,
+    pub(crate) texts: Texts,
+}
+
+/// The texts of the jobs that are shown.
+#[derive(Default)]
+pub(crate) struct Texts {
+    pub(crate) by_job: Vec<Arc<str>>,
+    pub(crate) bytes_read: usize,
 }
 
 /// In whose name a store logs and counts.
@@ -59,6 +67,7 @@ impl State {
             log_messages_left: LOG_MESSAGES_PER_CALL,
             inbound: None,
             looked_closer: false,
+            texts: Texts::default(),
         };
         let mut store = Store::new(runtime.engine(), state);
         store.limiter(|state| &mut state.memory);

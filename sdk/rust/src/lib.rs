@@ -6,6 +6,7 @@
 //! |---|---|---|---|
 //! | provider adapter | `adapter` | `adapter::Adapter` | `export_adapter!` |
 //! | routing policy | `policy` | `policy::Policy` | `export_policy!` |
+//! | bid strategy | `bid` | `bid::Strategy` | `export_strategy!` |
 //!
 //! The other worlds of `wit/` come with the parts of the host that call them.
 //! `sluice plugin build` turns the crate into a component; see `plugins/` for examples.
@@ -18,10 +19,14 @@ mod heap;
 
 #[cfg(feature = "adapter")]
 pub use sluice_plugin_adapter as adapter;
+#[cfg(feature = "bid")]
+pub use sluice_plugin_bid as bid;
 #[cfg(feature = "policy")]
 pub use sluice_plugin_policy as policy;
 
 #[cfg(feature = "adapter")]
 pub use sluice_plugin_adapter::export_adapter;
+#[cfg(feature = "bid")]
+pub use sluice_plugin_bid::export_strategy;
 #[cfg(feature = "policy")]
 pub use sluice_plugin_policy::export_policy;
