@@ -33,6 +33,9 @@ pub(crate) enum Command {
     Usage(UsageArgs),
     /// Models that clients may ask for, who serves them, and what that costs
     Models(ModelsArgs),
+    /// The account at the market of jobs: login, API key, money
+    #[command(subcommand)]
+    Market(MarketCommand),
     /// Work on plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -84,6 +87,48 @@ pub(crate) enum RunCommand {
         #[arg(long, value_name = "ID", default_value = "")]
         key: String,
     },
+}
+
+/// Passwords are asked for, or taken from SLUICE_MARKET_PASSWORD.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MarketCommand {
+    /// Make an account
+    Register {
+        #[arg(long)]
+        email: String,
+        #[arg(long, value_name = "NAME")]
+        username: String,
+        #[arg(long, value_name = "NAME")]
+        full_name: String,
+    },
+    /// Log in, for about an hour: only to make a key is a login needed
+    Login {
+        /// The name, or the e-mail address
+        #[arg(long, value_name = "NAME")]
+        username: String,
+    },
+    /// Make the API key that the gateway shows the market; it is kept sealed, and not printed
+    CreateApiKey {
+        /// Its name at the market
+        #[arg(long)]
+        name: String,
+        /// In the place of the one that is kept
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Pay money in: prints the page on which to pay
+    Deposit {
+        /// Dollars, such as "5.00"
+        amount: String,
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// What is on the account
+    Balance,
+    /// Who is logged in, whether there is a key, what is on the account
+    Status,
+    /// Forget login, key and what keys of jobs are made from, also where the master key is lost
+    Forget,
 }
 
 #[derive(Args, Debug)]

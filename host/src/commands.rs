@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::money::{scopes, unix_ms};
 
 /// Who acts, in the audit.
-const ACTOR: &str = "cli";
+pub(crate) const ACTOR: &str = "cli";
 
 /// For a running gateway to take notice.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
@@ -315,9 +315,13 @@ fn keys(config: &Config) -> Result<KeyStore, CommandError> {
     let folder = &config.server.data_dir;
     let file = folder.join("sluice.db");
     let failed = |source| CommandError::Store { file: file.display().to_string(), source };
-    // As the gateway makes it: for nobody else.
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    make_data_folder(folder)?;
     KeyStore::open(&file).map_err(failed)
+}
+
+/// As the gateway makes it: for nobody else.
+pub(crate) fn make_data_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn no_key(id: &str) -> CommandError {
@@ -341,7 +345,8 @@ fn seconds(at_s: i64) -> String {
     time(u64::try_from(at_s).unwrap_or(0).saturating_mul(1000))
 }
 
-fn time(ms: u64) -> String {
+/// An instant, for people.
+pub(crate) fn time(ms: u64) -> String {
     let at = std::time::UNIX_EPOCH + Duration::from_millis(ms);
     humantime::format_rfc3339_seconds(at).to_string()
 }

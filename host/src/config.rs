@@ -10,6 +10,7 @@ mod catalogue;
 mod environment;
 mod ledger;
 mod limits;
+mod market;
 mod price;
 mod price_list;
 mod problem;
@@ -29,12 +30,14 @@ use sluice_core::bound::Bounds;
 use sluice_core::breaker;
 use sluice_core::pattern::Pattern;
 use sluice_core::price::Price;
+use sluice_ledger::seal::master::MasterKey;
 
 pub(crate) use access::Access;
 pub(crate) use budgets::{Budget, MissingRun, Per, Unpriced};
 pub(crate) use environment::Environment;
 pub(crate) use ledger::Ledger;
 pub(crate) use limits::Limits;
+pub(crate) use market::Market;
 pub(crate) use problem::{ConfigError, Place, Problem};
 pub(crate) use secret::Secret;
 pub(crate) use tariffs::{Origin, Tariff, Tariffs};
@@ -57,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) absent: Vec<Absent>,
     pub(crate) budgets: Arc<[Budget]>,
     pub(crate) ledger: Ledger,
+    /// None: this gateway has nothing to do with the market of jobs.
+    pub(crate) market: Option<Market>,
     /// Files that secrets were read from.
     pub(crate) secret_files: Vec<PathBuf>,
 }
@@ -86,6 +91,8 @@ pub(crate) struct Server {
     pub(crate) workers: Option<usize>,
     /// Compiled plugins, and which of them served last.
     pub(crate) data_dir: PathBuf,
+    /// What secrets are sealed with there; none: the folder's own.
+    pub(crate) master_key: Option<MasterKey>,
     pub(crate) timers: ClientTimers,
     pub(crate) drain: Drain,
 }
@@ -203,6 +210,7 @@ impl Config {
             ("server.listen", self.server.listen != running.server.listen),
             ("server.workers", self.server.workers != running.server.workers),
             ("server.data_dir", self.server.data_dir != running.server.data_dir),
+            ("server.master_key", self.server.master_key != running.server.master_key),
             ("plugins.dir", self.plugins.dir != running.plugins.dir),
             ("plugins.file_events", self.plugins.file_events != running.plugins.file_events),
         ];
@@ -214,7 +222,7 @@ impl Default for Server {
     fn default() -> Server {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
         let (timers, drain) = (ClientTimers::default(), Drain::default());
-        Server { listen, workers: None, data_dir: "data".into(), timers, drain }
+        Server { listen, workers: None, data_dir: "data".into(), master_key: None, timers, drain }
     }
 }
 

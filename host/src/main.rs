@@ -22,6 +22,7 @@ mod gateway;
 mod key_book;
 mod lane;
 mod ledger_pages;
+mod market;
 mod measures;
 mod metering;
 mod metrics;
@@ -51,7 +52,7 @@ use std::process::ExitCode;
 
 use app::{App, StartError};
 use clap::Parser;
-use cli::{BuildArgs, Cli, Command, PluginCommand};
+use cli::{BuildArgs, Cli, Command, MarketCommand, PluginCommand};
 use config::{Config, ConfigError, Environment};
 use drain::Stopped;
 use supervisor::Purpose;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         }
         Some(Command::Usage(args)) => configured(&cli).and_then(|config| Ok(commands::usage(&config, args)?)),
         Some(Command::Models(args)) => configured(&cli).and_then(|config| Ok(models::models(&config, args)?)),
+        Some(Command::Market(command)) => market(&cli, command),
         None | Some(Command::Serve) => match start(&cli, Purpose::Serve).and_then(|app| Ok(app.serve()?)) {
             Ok(Stopped::Clean) => Ok(()),
             Ok(Stopped::Cut { .. }) => return ExitCode::from(EXIT_CUT),
@@ -103,6 +105,14 @@ fn main() -> ExitCode {
 
 fn configured(cli: &Cli) -> Result<Config, Box<dyn Error>> {
     Ok(Config::load(cli.config.as_deref(), &Environment::load()?)?)
+}
+
+fn market(cli: &Cli, command: &MarketCommand) -> Result<(), Box<dyn Error>> {
+    let environment = Environment::load()?;
+    // Quieter than a gateway: its answer is the line that is printed.
+    telemetry::start(Some(environment.get("SLUICE_LOG").unwrap_or("warn")))?;
+    let config = Config::load(cli.config.as_deref(), &environment)?;
+    Ok(market::account::market(&config, &environment, command)?)
 }
 
 fn start(cli: &Cli, purpose: Purpose) -> Result<App, Box<dyn Error>> {

@@ -10,7 +10,7 @@ const DEFAULT_FILTER: &str = "info";
 
 /// The libraries that handle heads and bodies stay quiet even at trace, unless named
 /// themselves: what they print is the client's and the vendor's.
-const QUIET: &str = "h2=info,hyper=info,hyper_util=info,rustls=info";
+const QUIET: &str = "h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info";
 
 /// Starts logging by a filter such as `info` or `sluice=debug`.
 ///

@@ -3,6 +3,7 @@
 //! - [`gateway`]: a gateway that listens, its log, its counters
 //! - [`command`]: the program run to its end, as `sluice check` is
 //! - [`answer`]: what came back, and the laws that every refusal keeps
+//! - [`little_market`]: a market of accounts alone
 //! - [`raw_vendor`]: a vendor without manners
 //! - [`secrets`]: whether bytes hold a secret, in any of the forms it may take
 //! - [`stage`]: a gateway in front of a stand-in
@@ -12,6 +13,7 @@
 pub mod answer;
 pub mod command;
 pub mod gateway;
+pub mod little_market;
 pub mod raw_vendor;
 pub mod secrets;
 pub mod stage;

@@ -10,7 +10,9 @@ use sluice_tests::command::{Run, run};
 use sluice_tests::workspace::{self, root};
 use sluice_tests::{Gateway, Options};
 
-const VARIABLES: [(&str, &str); 2] = [("KEY", "k"), ("BLANK", "  ")];
+const VARIABLES: [(&str, &str); 3] = [("KEY", "k"), ("BLANK", "  "), ("HEX", MASTER_KEY)];
+
+const MASTER_KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 /// A configuration that is good; the wrong lines go at its end or take the place of one of its own.
 const GOOD: &str = r#"
@@ -135,6 +137,79 @@ const UPSTREAMS: &[Broken] = &[
         "secrets =",
         "adapter_config = 3\nsecrets =",
         &["sluice.toml:8", "adapter_config = 3", "wanted a table"],
+    ),
+];
+
+/// Put in the place of the first `[[models]]`, line 11: its own lines are 12 and on.
+const MARKET: &[Broken] = &[
+    broken("[[models]]", "[market]\nmodell = \"fast\"\n[[models]]", &["toml:12", "did you mean \"model\"?"]),
+    broken(
+        "[[models]]",
+        "[market]\nmodel = \"slow\"\n[[models]]",
+        &["toml:12: market.model", "there are: fast"],
+    ),
+    broken(
+        "[[models]]",
+        "[market]\nbase_url = \"market.example\"\n[[models]]",
+        &["toml:12: market.base_url", "http or https URL"],
+    ),
+    broken(
+        "[[models]]",
+        "[market]\nendpoint = \"https://a-literal-secret@x.example/\"\n[[models]]",
+        &["toml:12: market.endpoint:", "http or https URL"],
+    ),
+    broken(
+        "[[models]]",
+        "[market]\napi_key = \"a-literal-secret\"\n[[models]]",
+        &["toml:12: market.api_key:", "env:NAME"],
+    ),
+    broken(
+        "[[models]]",
+        "[market]\napi_key = \"env:NO\"\n[[models]]",
+        &["toml:12: market.api_key", "NO is not set"],
+    ),
+    broken("[[models]]", "[market]\nscan_every = \"99ms\"\n[[models]]", &["toml:12", "100ms to 10m"]),
+    broken("[[models]]", "[market]\nresync_every = \"2h\"\n[[models]]", &["toml:12", "10s to 1h"]),
+    broken("[[models]]", "[market]\ndry_run = \"yes\"\n[[models]]", &["toml:12", "true or false"]),
+    broken(
+        "[[models]]",
+        "[market]\nfloor_usd = 0.01\n[[models]]",
+        &["toml:12", "floor_usd = 0.01", "quotes"],
+    ),
+    broken(
+        "[[models]]",
+        "[market]\nfloor_usd = \"0.3\"\nceiling_usd = \"0.2\"\n[[models]]",
+        &["toml:13: market.ceiling_usd", "the floor is 0.30, the ceiling 0.20"],
+    ),
+    broken(
+        "[[models]]",
+        "[market]\nfloor_usd = \"1.01\"\n[[models]]",
+        &["toml:12: market.floor_usd", "the floor is 1.01, the ceiling 1.00"],
+    ),
+    broken(
+        "[[models]]",
+        "[market]\nfloor_usd = \"0\"\nceiling_usd = \"0\"\n[[models]]",
+        &["toml:13: market.ceiling_usd", "above zero"],
+    ),
+    broken(
+        "[[models]]",
+        "[market]\nceiling_usd = \"100000.1\"\n[[models]]",
+        &["toml:12", "100000.00 dollars"],
+    ),
+    broken(
+        "[[models]]",
+        "[market]\nrisk_usd = \"1000000000.1\"\n[[models]]",
+        &["toml:12", "dollars at most"],
+    ),
+    broken("[[models]]", "[market]\nloss_usd_per_day = \"-1\"\n[[models]]", &["toml:12", "loss_usd_per_day"]),
+    broken("[[models]]", "[market]\nbids_per_minute = 0\n[[models]]", &["toml:12", "1 to 600"]),
+    broken("[[models]]", "[market]\njobs = 1001\n[[models]]", &["toml:12", "1 to 1000"]),
+    broken("[[models]]", "[market]\nexpected_output_tokens = 0\n[[models]]", &["toml:12", "1 to 1000000"]),
+    broken("workers = 2", "master_key = \"a-literal-secret\"", &["toml:4: server.master_key:", "env:NAME"]),
+    broken(
+        "workers = 2",
+        "master_key = \"env:KEY\"",
+        &["toml:4: server.master_key:", "64 hexadecimal digits"],
     ),
 ];
 
@@ -355,6 +430,16 @@ fn broken_upstreams_are_refused() {
 #[test]
 fn broken_models_are_refused() {
     check_table(MODELS);
+}
+
+#[test]
+fn a_broken_market_is_refused() {
+    check_table(MARKET);
+    let good = "[market]\nendpoint = \"https://me.example/v1/completions/\"\nmodel = \"fast\"\n\
+        api_key = \"env:KEY\"\nfloor_usd = \"0.02\"\n[[models]]";
+    let good = GOOD.replace("[[models]]", good).replace("workers = 2", "master_key = \"env:HEX\"");
+    assert_eq!(check(&good).code, Some(0), "the control: {:?}", check(&good));
+    assert_eq!(check(&GOOD.replace("[[models]]", "[market]\n[[models]]")).code, Some(0), "all has a default");
 }
 
 #[test]

@@ -224,6 +224,8 @@ fn all_models_are_listed_with_who_says_what_they_cost() {
         ("MISTRAL_API_KEY", "sk-canary-of-the-models"),
         ("ANTHROPIC_API_KEY", "sk-canary-of-the-models"),
         ("SLUICE_ADMIN_KEY", "sk-canary-of-the-models"),
+        ("MARKET_API_KEY", "sk-canary-of-the-models"),
+        ("SLUICE_MASTER_KEY", &"0c".repeat(32)),
     ];
     let full = full.to_str().unwrap();
     let run = |arguments: &[&str]| {

@@ -53,6 +53,9 @@ const HTTP_EDGES: [&str; 18] = [
 /// The modules that may send.
 const SENDERS: [&str; 2] = ["host/src/connector.rs", "host/src/upstream.rs"];
 
+/// The module that sends to the market: a few calls a second, for which reqwest is good enough.
+const MARKET_SENDER: &str = "host/src/market/transport.rs";
+
 /// Production lines of a file at most.
 const LINES_MAX: usize = 400;
 
@@ -188,6 +191,8 @@ fn each_edge_has_its_modules() {
         assert_eq!(users("host/src", krate, &but), [""; 0], "{krate} is used away from the edges");
     }
     assert_eq!(users("host/src", "hyper_util::client", &SENDERS), [""; 0], "one place sends");
+    assert_eq!(users("host/src", "reqwest", &[]), [MARKET_SENDER], "one place sends to the market");
+    assert_eq!(users("host", "ring", &[]), ["host/ledger/src/seal.rs"], "one place seals");
     assert_eq!(
         users("host/src", "std::env", &["host/src/config/", "host/src/plugin_build"]),
         [""; 0],

@@ -7,6 +7,7 @@
 //! - [`chat`]: what an answer in OpenAI's dialect is: content, the end, an error in a 200
 //! - [`clock`]: what time it is for budgets, whatever the wall clock is set to
 //! - [`codes`]: the numbers of the plugin contract by name
+//! - [`decimal`]: numbers that others wrote, read by their digits
 //! - [`demand`]: the most input that a call can be charged for
 //! - [`fault`]: whose fault a failed attempt is
 //! - [`json`]: where things are in a client's body, and how to change only them
@@ -35,6 +36,7 @@ pub mod breaker;
 pub mod chat;
 pub mod clock;
 pub mod codes;
+pub mod decimal;
 pub mod demand;
 pub mod fault;
 pub mod json;

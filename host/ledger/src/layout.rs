@@ -13,6 +13,9 @@ const TABLES: &str = include_str!("layout.sql");
 /// From layout 1.
 const TO_2: &str = include_str!("layout_2.sql");
 
+/// From layout 2, and for a new one: nothing but new tables.
+const TO_3: &str = include_str!("layout_3.sql");
+
 /// Makes the tables that are not there.
 ///
 /// # Errors
@@ -22,9 +25,9 @@ pub(crate) fn lay_out(connection: &mut Connection) -> Result<(), StoreError> {
     let batch = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: i64 = batch.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match found {
-        0 => make(&batch, &[TABLES, audit::TABLES, keys::TABLES, runs::TABLES, market::TABLES])?,
-        1 => make(&batch, &[TO_2, runs::TABLES, market::TABLES])?,
-        2 => make(&batch, &[market::TABLES])?,
+        0 => make(&batch, &[TABLES, audit::TABLES, keys::TABLES, runs::TABLES, TO_3, market::TABLES])?,
+        1 => make(&batch, &[TO_2, runs::TABLES, TO_3, market::TABLES])?,
+        2 => make(&batch, &[TO_3, market::TABLES])?,
         LAYOUT => {}
         found => return Err(StoreError::Newer { found }),
     }

@@ -9,6 +9,7 @@
 //! - [`runs`]: which runs are open, when one ends, and that it stays ended
 //! - [`keys`]: who may ask, for what, and until when
 //! - [`audit`]: what operators did
+//! - [`seal`]: secrets of the gateway's own, sealed with a master key
 //! - [`lock`]: whether a gateway runs on a data folder
 //! - [`recovery`]: what a process that died had open is in doubt
 //! - [`doubt`]: what is in doubt, and what somebody says that it cost
@@ -41,6 +42,7 @@ mod room;
 pub mod rows;
 pub mod rules;
 pub mod runs;
+pub mod seal;
 pub mod sheet;
 pub mod spending;
 pub mod store;

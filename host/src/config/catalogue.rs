@@ -68,6 +68,7 @@ pub(super) fn without_file(environment: &Environment) -> Result<Config, ConfigEr
         absent,
         budgets: Arc::new([]),
         ledger: Ledger::default(),
+        market: None,
         secret_files: Vec::new(),
     })
 }

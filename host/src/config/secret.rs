@@ -13,6 +13,11 @@ impl Secret {
         (!value.is_empty()).then(|| Secret(value.to_owned()))
     }
 
+    /// As it is: a password may begin or end with a space. None if there is nothing.
+    pub(crate) fn verbatim(value: &str) -> Option<Secret> {
+        (!value.is_empty()).then(|| Secret(value.to_owned()))
+    }
+
     /// The value itself, for the wire and for scrubbing only.
     pub(crate) fn reveal(&self) -> &str {
         &self.0

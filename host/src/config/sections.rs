@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use sluice_core::pattern::Pattern;
+use sluice_ledger::seal::master::MasterKey;
 use toml::de::DeTable;
 
 use super::reader::{Document, Found, Table};
@@ -12,7 +13,7 @@ use super::{
     Access, Config, ConfigError, Environment, Ledger, Located, Model, Place, PluginFolder, Secret, Server,
     Target, TargetModel, Tariffs, Upstream, VendorTimers,
 };
-use super::{access, budgets, ledger, limits, price, tariffs, timers};
+use super::{access, budgets, ledger, limits, market, price, tariffs, timers};
 
 /// Policy of a model that names none.
 pub(super) const DEFAULT_POLICY: &str = "priority";
@@ -30,11 +31,11 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         Ok(entries) => entries,
         Err(error) => return Err(ConfigError::Problems(vec![document.syntax(&error)])),
     };
-    let (server, access, plugins, upstreams, models, budgets, ledger) = {
+    let (server, access, plugins, upstreams, models, budgets, ledger, market) = {
         let root = document.root(entries.get_ref());
         let mut access = access::access(&root, environment);
         let server = root.table("server");
-        let server = server.map_or_else(Server::default, |table| server_of(table, &mut access));
+        let server = server.map_or_else(Server::default, |table| server_of(table, &mut access, environment));
         let plugins = root.table("plugins").map_or_else(PluginFolder::default, plugins);
         let mut upstreams =
             root.table("upstreams").map_or_else(Vec::new, |table| upstreams(&table, environment));
@@ -43,20 +44,34 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         let models = models(&root);
         let budgets = budgets::budgets(&root, &models).into();
         let ledger = root.table("ledger").map_or_else(Ledger::default, |table| ledger::ledger(&table));
+        let market = root.table("market");
+        let market = market.and_then(|table| market::market(&table, &models, environment));
         check_names(&root, &upstreams, &models);
         root.not_built("listen", "further listeners");
         root.finish();
-        (server, access, plugins, upstreams, models, budgets, ledger)
+        (server, access, plugins, upstreams, models, budgets, ledger, market)
     };
     let (problems, secret_files) = document.into_findings();
     if !problems.is_empty() {
         return Err(ConfigError::Problems(problems));
     }
     let (file, absent) = (Some(file.into()), Vec::new());
-    Ok(Config { file, server, access, plugins, upstreams, models, absent, budgets, ledger, secret_files })
+    Ok(Config {
+        file,
+        server,
+        access,
+        plugins,
+        upstreams,
+        models,
+        absent,
+        budgets,
+        ledger,
+        market,
+        secret_files,
+    })
 }
 
-fn server_of(table: Table<'_>, access: &mut Access) -> Server {
+fn server_of(table: Table<'_>, access: &mut Access, environment: &Environment) -> Server {
     let mut server = Server::default();
     if let Some(found) = table.get("listen") {
         server.listen = found.text().and_then(|text| listen(&found, text, access)).unwrap_or(server.listen);
@@ -67,6 +82,7 @@ fn server_of(table: Table<'_>, access: &mut Access) -> Server {
     if let Some(found) = table.get("data_dir") {
         server.data_dir = path(&found).unwrap_or(server.data_dir);
     }
+    server.master_key = table.get("master_key").and_then(|found| master_key(found.hidden(), environment));
     if let Some(found) = table.get("trusted_proxies") {
         access.trusted_proxies = access::networks(&found);
     }
@@ -78,6 +94,13 @@ fn server_of(table: Table<'_>, access: &mut Access) -> Server {
     }
     table.finish();
     server
+}
+
+fn master_key(found: Found<'_>, environment: &Environment) -> Option<MasterKey> {
+    match MasterKey::from_hex(secret(&found, environment)?.reveal()) {
+        Ok(key) => Some(key),
+        Err(error) => found.refuse(error.to_string()),
+    }
 }
 
 fn listen(found: &Found<'_>, text: &str, access: &Access) -> Option<SocketAddr> {
@@ -146,7 +169,7 @@ fn upstream(name: String, table: &Table<'_>, environment: &Environment) -> Optio
     })
 }
 
-fn base_url(found: Found<'_>) -> Option<url::Url> {
+pub(super) fn base_url(found: Found<'_>) -> Option<url::Url> {
     // A user or a query may be a secret.
     let may_hold_secret = found.value.as_str().is_none_or(|text| text.contains(['@', '?', '#']));
     let found = if may_hold_secret { found.hidden() } else { found };

@@ -13,6 +13,7 @@ use crate::store::Store;
 /// Of layout 1, what differs.
 const ACCOUNTS_1: &str = "
 DROP TABLE market_jobs;
+DROP TABLE secrets;
 DROP TABLE runs;
 DROP TABLE accounts;
 CREATE TABLE accounts (
@@ -30,12 +31,23 @@ INSERT INTO accounts (budget, scope, start_s, settled) VALUES
 PRAGMA user_version = 1;
 ";
 
+/// Of layout 2, what differs.
+const LAYOUT_2: &str = "
+DROP TABLE secrets;
+INSERT INTO accounts (budget, scope, start_s, settled) VALUES ('days', 'k', 86400, 5);
+PRAGMA user_version = 2;
+";
+
 fn old() -> (TempDir, PathBuf) {
+    made_old(ACCOUNTS_1)
+}
+
+fn made_old(how: &str) -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("sluice.db");
     let store = Store::open(&file).unwrap();
     store.connection().pragma_update(None, "foreign_keys", false).unwrap();
-    store.connection().execute_batch(ACCOUNTS_1).unwrap();
+    store.connection().execute_batch(how).unwrap();
     (folder, file)
 }
 
@@ -54,7 +66,7 @@ fn a_database_without_a_market_gets_its_tables() {
     let file = folder.path().join("sluice.db");
     let store = Store::open(&file).unwrap();
     let wanted = parts(&store);
-    let before = "DROP TABLE market_jobs; PRAGMA user_version = 2;";
+    let before = "DROP TABLE market_jobs; DROP TABLE secrets; PRAGMA user_version = 2;";
     store.connection().execute_batch(before).unwrap();
     drop(store);
     assert_eq!(parts(&Store::open(&file).unwrap()), wanted);
@@ -80,6 +92,18 @@ fn an_old_database_becomes_as_a_new_one_and_keeps_its_money() {
     drop(store);
     assert_eq!(parts(&Store::open(&file).unwrap()), wanted);
     assert_eq!(accounts[0].id, AccountId(1));
+}
+
+#[test]
+fn a_database_of_layout_2_gets_what_is_new_and_keeps_what_it_has() {
+    let (_folder, file) = made_old(LAYOUT_2);
+    let store = Store::open(&file).unwrap();
+    let fresh = TempDir::new().unwrap();
+    assert_eq!(parts(&store), parts(&Store::open(&fresh.path().join("sluice.db")).unwrap()));
+    let accounts = store.accounts(None, 10).unwrap();
+    assert_eq!(accounts.iter().map(|one| one.vault.settled.nanos()).collect::<Vec<_>>(), [5]);
+    drop(store);
+    assert!(Store::open(&file).is_ok(), "once");
 }
 
 #[test]
