@@ -1,9 +1,11 @@
 //! What operators and clients may look at and do: health, models, plugins, metrics.
 
+mod rows;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -12,15 +14,13 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value, json};
-use sluice_core::breaker::Standing;
-use sluice_runtime::{FileRow, Serving};
+use serde_json::{Value, json};
 
-use crate::auth;
+use crate::auth::{self, Known};
 use crate::caller::Caller;
 use crate::key_book::KeyBook;
-use crate::lane::LaneView;
 use crate::ledger_pages::Desk;
+use crate::market;
 use crate::measures::Measures;
 use crate::metrics;
 use crate::money::{self, Money};
@@ -41,6 +41,7 @@ pub(crate) struct Admin {
     supervisor: Handle,
     measures: Measures,
     kept: Option<(Arc<Money>, Arc<KeyBook>)>,
+    market: Option<market::View>,
     started_s: u64,
     draining: AtomicBool,
 }
@@ -63,6 +64,12 @@ enum Name<'a> {
     Breakers,
     /// Upstream and model.
     ResetBreaker(&'a str, &'a str),
+    Endpoint,
+    /// What is kept in the data folder.
+    Kept(Kept<'a>),
+}
+
+enum Kept<'a> {
     Keys,
     CreateKey,
     RevokeKey(&'a str),
@@ -74,6 +81,7 @@ enum Name<'a> {
     CloseRun,
     Doubts,
     ResolveDoubt(&'a str),
+    Market,
 }
 
 impl Admin {
@@ -83,9 +91,10 @@ impl Admin {
         supervisor: Handle,
         measures: Measures,
         kept: Option<(Arc<Money>, Arc<KeyBook>)>,
+        market: Option<market::View>,
         started_s: u64,
     ) -> Admin {
-        Admin { current, supervisor, measures, kept, started_s, draining: AtomicBool::new(false) }
+        Admin { current, supervisor, measures, kept, market, started_s, draining: AtomicBool::new(false) }
     }
 
     /// From now on `/ready` says no.
@@ -101,20 +110,22 @@ impl Admin {
     pub(crate) fn page<'a>(&'a self, path: &'a str, method: &Method) -> Option<Page<'a>> {
         let name = match path {
             "/health" => Name::Health,
+            "/v1/completions/healthcheck" => Name::Endpoint,
             "/ready" => Name::Ready,
             "/metrics" => Name::Metrics,
             "/v1/models" => Name::Models,
             "/admin/v1/plugins" => Name::Plugins,
             "/admin/v1/config" => Name::Config,
             "/admin/v1/breakers" => Name::Breakers,
-            "/admin/v1/keys" if method == Method::POST => Name::CreateKey,
-            "/admin/v1/keys" => Name::Keys,
-            "/admin/v1/audit" => Name::Audit,
-            "/admin/v1/usage" => Name::Usage,
-            "/admin/v1/budgets" => Name::Budgets,
-            "/admin/v1/runs" => Name::Runs,
-            "/admin/v1/runs/close" => Name::CloseRun,
-            "/admin/v1/in-doubt" => Name::Doubts,
+            "/admin/v1/keys" if method == Method::POST => Name::Kept(Kept::CreateKey),
+            "/admin/v1/keys" => Name::Kept(Kept::Keys),
+            "/admin/v1/audit" => Name::Kept(Kept::Audit),
+            "/admin/v1/usage" => Name::Kept(Kept::Usage),
+            "/admin/v1/budgets" => Name::Kept(Kept::Budgets),
+            "/admin/v1/runs" => Name::Kept(Kept::Runs),
+            "/admin/v1/runs/close" => Name::Kept(Kept::CloseRun),
+            "/admin/v1/in-doubt" => Name::Kept(Kept::Doubts),
+            "/admin/v1/market" => Name::Kept(Kept::Market),
             path => named(path)?,
         };
         Some(Page { admin: self, name })
@@ -141,19 +152,14 @@ impl Admin {
 
 impl Page<'_> {
     fn is_for_operators(&self) -> bool {
-        !matches!(self.name, Name::Health | Name::Ready | Name::Models | Name::Model(_))
+        !matches!(self.name, Name::Health | Name::Endpoint | Name::Ready | Name::Models | Name::Model(_))
     }
 
     /// The one method that it takes.
     pub(crate) fn method(&self) -> Method {
-        match self.name {
-            Name::Release(_)
-            | Name::ResetBreaker(..)
-            | Name::CreateKey
-            | Name::RevokeKey(_)
-            | Name::RotateKey(_)
-            | Name::CloseRun
-            | Name::ResolveDoubt(_) => Method::POST,
+        match &self.name {
+            Name::Release(_) | Name::ResetBreaker(..) => Method::POST,
+            Name::Kept(kept) if kept.is_act() => Method::POST,
             Name::Health
             | Name::Ready
             | Name::Metrics
@@ -162,12 +168,8 @@ impl Page<'_> {
             | Name::Plugins
             | Name::Config
             | Name::Breakers
-            | Name::Keys
-            | Name::Audit
-            | Name::Usage
-            | Name::Budgets
-            | Name::Runs
-            | Name::Doubts => Method::GET,
+            | Name::Endpoint
+            | Name::Kept(_) => Method::GET,
         }
     }
 
@@ -184,7 +186,9 @@ impl Page<'_> {
         }
         let (money, keys) = self.admin.kept.as_ref().map(|(money, keys)| (money, keys)).unzip();
         let caller = match self.name {
-            Name::Models | Name::Model(_) => auth::caller(access, keys, &head.headers, peer)?,
+            Name::Models | Name::Model(_) => {
+                auth::caller(access, Known { keys, jobs: None }, &head.headers, peer)?
+            }
             _ => Caller::default(),
         };
         let desk = || match money.zip(keys) {
@@ -197,7 +201,7 @@ impl Page<'_> {
             None => Err(Refusal::Ledger { reason: "closed" }),
         };
         let query = head.uri.query().unwrap_or_default();
-        let body = match self.name {
+        let body = match &self.name {
             Name::Health => json!({"status": "healthy"}),
             Name::Ready if self.admin.is_draining() => return Err(Refusal::Draining),
             Name::Ready => {
@@ -205,8 +209,13 @@ impl Page<'_> {
             }
             Name::Metrics => {
                 let transitions = self.admin.supervisor.transitions();
-                let text =
-                    metrics::text(&snapshot, transitions, &self.admin.measures, money.map(|money| &**money));
+                let text = metrics::text(
+                    &snapshot,
+                    transitions,
+                    &self.admin.measures,
+                    money.map(|money| &**money),
+                    self.admin.market.as_ref(),
+                );
                 return Ok(page(text, metrics::CONTENT_TYPE));
             }
             Name::Models => self.admin.models(&snapshot, &caller),
@@ -214,36 +223,78 @@ impl Page<'_> {
                 Some(_) => self.admin.model_row(name),
                 None => return Err(Refusal::NoSuchModel { model: name.chars().take(128).collect() }),
             },
-            Name::Plugins => plugins(&snapshot),
-            Name::Config => config(&snapshot),
+            Name::Plugins => rows::plugins(&snapshot),
+            Name::Config => rows::config(&snapshot),
             Name::Release(id) => {
                 let released = self.admin.release(id).await;
                 noted(desk().ok(), "plugin.release", id, released).await?
             }
-            Name::Breakers => breakers(&snapshot),
+            Name::Breakers => rows::breakers(&snapshot),
             Name::ResetBreaker(upstream, model) => {
                 let model = percent_decode_str(model).decode_utf8_lossy();
-                let reset = reset_breaker(&snapshot, upstream, &model);
+                let reset = rows::reset_breaker(&snapshot, upstream, &model);
                 noted(desk().ok(), "breaker.reset", &format!("{upstream}/{model}"), reset).await?
             }
-            Name::Keys => desk()?.keys().await?,
-            Name::CreateKey => {
-                let row = desk()?.create(&text_of(body).await?).await?;
+            Name::Endpoint => {
+                let mut answer = page(json!({"status": "healthy"}).to_string(), JSON);
+                let ours = self.admin.market.as_ref().map(|market| market.jobs.passes().probe());
+                let ours = ours.and_then(|ours| HeaderValue::try_from(ours).ok());
+                answer.headers_mut().extend(ours.map(|ours| (market::ENDPOINT_HEADER, ours)));
+                return Ok(answer);
+            }
+            Name::Kept(name) => return self.kept(name, &desk()?, query, body).await,
+        };
+        Ok(page(body.to_string(), JSON))
+    }
+
+    /// Of keys and money.
+    async fn kept(
+        &self,
+        kept: &Kept<'_>,
+        desk: &Desk<'_>,
+        query: &str,
+        body: Incoming,
+    ) -> Result<Response<Body>, Refusal> {
+        let answer = match kept {
+            Kept::Keys => desk.keys().await?,
+            Kept::CreateKey => {
+                let row = desk.create(&text_of(body).await?).await?;
                 let mut answer = page(row.to_string(), JSON);
                 *answer.status_mut() = StatusCode::CREATED;
                 return Ok(answer);
             }
-            Name::RevokeKey(id) => desk()?.revoke(id).await?,
-            Name::RotateKey(id) => desk()?.rotate(id, &text_of(body).await?).await?,
-            Name::Audit => desk()?.audit(query).await?,
-            Name::Usage => desk()?.usage(query).await?,
-            Name::Budgets => desk()?.budgets().await?,
-            Name::Runs => desk()?.runs(query).await?,
-            Name::CloseRun => desk()?.close_run(&text_of(body).await?).await?,
-            Name::Doubts => desk()?.doubts().await?,
-            Name::ResolveDoubt(id) => desk()?.resolve(id, &text_of(body).await?).await?,
+            Kept::RevokeKey(id) => desk.revoke(id).await?,
+            Kept::RotateKey(id) => desk.rotate(id, &text_of(body).await?).await?,
+            Kept::Audit => desk.audit(query).await?,
+            Kept::Usage => desk.usage(query).await?,
+            Kept::Budgets => desk.budgets().await?,
+            Kept::Runs => desk.runs(query).await?,
+            Kept::CloseRun => desk.close_run(&text_of(body).await?).await?,
+            Kept::Doubts => desk.doubts().await?,
+            Kept::ResolveDoubt(id) => desk.resolve(id, &text_of(body).await?).await?,
+            Kept::Market => market::page(self.admin.market.as_ref(), desk, query).await?,
         };
-        Ok(page(body.to_string(), JSON))
+        Ok(page(answer.to_string(), JSON))
+    }
+}
+
+impl Kept<'_> {
+    /// It changes something.
+    fn is_act(&self) -> bool {
+        match self {
+            Kept::CreateKey
+            | Kept::RevokeKey(_)
+            | Kept::RotateKey(_)
+            | Kept::CloseRun
+            | Kept::ResolveDoubt(_) => true,
+            Kept::Keys
+            | Kept::Audit
+            | Kept::Usage
+            | Kept::Budgets
+            | Kept::Runs
+            | Kept::Doubts
+            | Kept::Market => false,
+        }
     }
 }
 
@@ -267,13 +318,16 @@ fn named(path: &str) -> Option<Name<'_>> {
     }
     if let Some(rest) = path.strip_prefix("/admin/v1/keys/") {
         return match rest.split_once('/')? {
-            (id, "revoke") => Some(Name::RevokeKey(id)),
-            (id, "rotate") => Some(Name::RotateKey(id)),
+            (id, "revoke") => Some(Name::Kept(Kept::RevokeKey(id))),
+            (id, "rotate") => Some(Name::Kept(Kept::RotateKey(id))),
             _ => None,
         };
     }
     if let Some(rest) = path.strip_prefix("/admin/v1/in-doubt/") {
-        return rest.strip_suffix("/resolve").filter(|id| !id.contains('/')).map(Name::ResolveDoubt);
+        return rest
+            .strip_suffix("/resolve")
+            .filter(|id| !id.contains('/'))
+            .map(|id| Name::Kept(Kept::ResolveDoubt(id)));
     }
     if let Some(rest) = path.strip_prefix("/admin/v1/breakers/") {
         // A model's name may have slashes.
@@ -298,87 +352,4 @@ fn page(text: String, content_type: &'static str) -> Response<Body> {
     let mut answer = Response::new(Body::full(Bytes::from(text)));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
-}
-
-fn plugins(snapshot: &Snapshot) -> Value {
-    let folder = &snapshot.folder;
-    let plugins: Vec<Value> = snapshot.plugins.iter().map(|(id, serving)| plugin_row(id, serving)).collect();
-    let files: Vec<Value> =
-        folder.files.iter().map(|(file, row)| file_row(&file.display().to_string(), row)).collect();
-    json!({
-        "generation": snapshot.generation,
-        "folder": {
-            "dir": folder.dir, "unreadable": folder.unreadable, "files_not_looked_at": folder.beyond,
-        },
-        "plugins": plugins,
-        "files": files,
-    })
-}
-
-fn plugin_row(id: &str, serving: &Serving) -> Value {
-    let plugin = &serving.plugin;
-    let (manifest, counters) = (plugin.manifest(), plugin.counters());
-    let call = |stats: sluice_runtime::CallStats| {
-        (stats.function.to_owned(), json!({"count": stats.calls, "time_us": stats.time.as_micros() as u64}))
-    };
-    let calls: Map<String, Value> = counters.calls().into_iter().map(call).collect();
-    let faults: Map<String, Value> =
-        counters.faults().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
-    let source =
-        serving.file.as_ref().map_or_else(|| "built-in".to_owned(), |file| file.display().to_string());
-    let grants: Vec<&str> = plugin.grants().iter().map(|grant| grant.name()).collect();
-    let before = serving.trial.as_ref().map(|trial| trial.before.digest());
-    json!({
-        "id": id, "version": manifest.version, "kind": plugin.kind().name(), "doc": manifest.doc,
-        "state": if before.is_some() { "probation" } else { "active" },
-        "source": source, "digest": plugin.digest(), "generation": serving.generation, "replaced": before,
-        "grants": grants, "calls": calls, "faults": faults,
-        "log_messages_dropped": counters.log_messages_dropped(),
-    })
-}
-
-fn file_row(file: &str, row: &FileRow) -> Value {
-    json!({"file": file, "state": row.state.name(), "id": row.id, "digest": row.digest, "reason": row.reason})
-}
-
-fn config(snapshot: &Snapshot) -> Value {
-    let state = &snapshot.config_state;
-    json!({
-        "file": snapshot.config.file,
-        "generation": snapshot.generation,
-        "state": if state.refused.is_some() { "refused" } else { "active" },
-        "reason": state.refused,
-        "needs_restart": state.needs_restart,
-    })
-}
-
-fn breakers(snapshot: &Snapshot) -> Value {
-    let now = Instant::now();
-    let wall = SystemTime::now();
-    let at = |instant: Instant| {
-        humantime::format_rfc3339_millis(wall + instant.saturating_duration_since(now)).to_string()
-    };
-    let row = |view: LaneView| {
-        let (reason, until) = match view.standing {
-            Standing::Closed => (None, None),
-            Standing::HalfOpen { why } => (Some(why.to_string()), None),
-            Standing::Open { until, why } => (Some(why.to_string()), Some(at(until))),
-        };
-        let bench = view.bench.map(|bench| json!({"reason": bench.why.name(), "until": at(bench.until)}));
-        json!({
-            "upstream": view.lane.upstream, "model": view.lane.model, "state": view.standing.name(),
-            "reason": reason, "probes_at": until, "rests": bench,
-        })
-    };
-    let upstreams = snapshot.routes.upstreams().iter();
-    let rows: Vec<Value> = upstreams.flat_map(|upstream| upstream.lanes.views(now)).map(row).collect();
-    json!({ "breakers": rows })
-}
-
-fn reset_breaker(snapshot: &Snapshot, upstream: &str, model: &str) -> Result<Value, Refusal> {
-    let mut upstreams = snapshot.routes.upstreams().iter();
-    match upstreams.find(|known| known.name == upstream).is_some_and(|known| known.lanes.reset(model)) {
-        true => Ok(json!({"upstream": upstream, "model": model, "state": "closed"})),
-        false => Err(Refusal::NoSuchBreaker),
-    }
 }

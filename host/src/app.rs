@@ -8,18 +8,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sluice_ledger::lock::{DataLock, LockError};
 use sluice_ledger::recovery::RecoveryError;
 use sluice_runtime::RuntimeError;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError, Environment};
 use crate::drain::{self, Signals, Stopped};
 use crate::gateway::Gateway;
 use crate::key_book::{KeyBook, KeyBookError};
+use crate::market::{Market, MarketBroken};
 use crate::measures::Measures;
 use crate::money::{Moment, Money};
 use crate::server::Server;
 use crate::snapshot::Current;
 use crate::supervisor::{BootError, Booted, Handle, Purpose, Supervisor};
-use crate::upstream::Clients;
+use crate::upstream::{self, Clients};
 
 /// Everything that must be right before a socket is bound.
 pub(crate) struct App {
@@ -35,6 +38,8 @@ pub(crate) struct App {
 struct Ledger {
     money: Arc<Money>,
     keys: Arc<KeyBook>,
+    /// Where the configuration names one.
+    market: Option<Market>,
     _lock: DataLock,
 }
 
@@ -66,6 +71,8 @@ pub(crate) enum LedgerError {
     Money(#[from] RecoveryError),
     #[error(transparent)]
     Keys(#[from] KeyBookError),
+    #[error(transparent)]
+    Market(#[from] MarketBroken),
 }
 
 impl From<BootError> for StartError {
@@ -97,7 +104,9 @@ impl App {
             Purpose::Serve => Ledger::open(&current)?,
         };
         let (money, keys) = ledger.as_ref().map(|ledger| (ledger.money.clone(), ledger.keys.clone())).unzip();
-        let gateway = Arc::new(Gateway::new(Arc::clone(&current), money, keys, &measures));
+        let market = ledger.as_ref().and_then(|ledger| ledger.market.as_ref()).map(Market::view);
+        let jobs = market.as_ref().map(|market| Arc::clone(&market.jobs));
+        let gateway = Arc::new(Gateway::new(Arc::clone(&current), money, keys, jobs, &measures));
         Ok(App { current, gateway, supervisor, handle, measures, ledger })
     }
 
@@ -125,15 +134,15 @@ impl App {
         }
         let workers = workers.enable_all().build().map_err(StartError::Workers)?;
         // The folder is locked until all is written: who took it before would write the same again.
-        let ledger = self.ledger.take();
-        let stopped = workers.block_on(self.run(ledger.as_ref()));
+        let mut ledger = self.ledger.take();
+        let stopped = workers.block_on(self.run(ledger.as_mut()));
         // A name that is being looked up is not waited for.
         workers.shutdown_background();
         ledger.iter().for_each(|ledger| ledger.money.spending.close());
         stopped
     }
 
-    async fn run(self, ledger: Option<&Ledger>) -> Result<Stopped, StartError> {
+    async fn run(self, mut ledger: Option<&mut Ledger>) -> Result<Stopped, StartError> {
         let address = self.current.load().config.server.listen;
         let listen = |source| StartError::Listen { address, source };
         let listener = Server::listen(address).await.map_err(listen)?;
@@ -147,12 +156,23 @@ impl App {
         let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // Enough to tell two processes' request ids apart; nothing depends on it.
         let process = (started_s as u32) ^ std::process::id().rotate_left(16);
-        let money = ledger.map(|ledger| Arc::clone(&ledger.money));
+        let money = ledger.as_ref().map(|ledger| Arc::clone(&ledger.money));
         self.supervisor.start(&self.handle, money).map_err(StartError::Supervisor)?;
         let current = Arc::clone(&self.current);
+        let (ends, told) = watch::channel(false);
+        let mut beside = JoinSet::new();
+        let mut view = None;
+        if let Some(ledger) = &mut ledger
+            && let Some(market) = ledger.market.take()
+        {
+            view = Some(market.view());
+            let bidder = market.bidder(&current, &ledger.money, upstream::tls()?);
+            let bidder = bidder.map_err(|error| StartError::Ledger(LedgerError::Market(error.into())))?;
+            beside.spawn(bidder.run(told));
+        }
         let kept = ledger.map(|ledger| (ledger.money.clone(), ledger.keys.clone()));
-        let admin = Admin::new(self.current, self.handle, self.measures, kept, started_s);
-        let server = Arc::new(Server::new(self.gateway, admin, process));
+        let admin = Admin::new(self.current, self.handle, self.measures, kept, view, started_s);
+        let server = Arc::new(Server::new(self.gateway, admin, process, ends));
         drain::serve(server, listener, &current, signals).await.map_err(listen)
     }
 }
@@ -162,24 +182,30 @@ impl Ledger {
     fn open(current: &Current) -> Result<Option<Ledger>, StartError> {
         let snapshot = current.load();
         let config = &snapshot.config;
-        match Ledger::try_open(&config.server.data_dir) {
+        match Ledger::try_open(config) {
             Ok(ledger) => {
                 ledger.money.follow(current);
                 Ok(Some(ledger))
             }
             Err(error) if config.budgets.is_empty() && !config.access.keys_required => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "no ledger: calls are not written down, and no key is known");
+                tracing::warn!(
+                    error,
+                    "no ledger: calls are not written down, no key is known, and nothing is bid on any market"
+                );
                 Ok(None)
             }
             Err(error) => Err(StartError::Ledger(error)),
         }
     }
 
-    fn try_open(folder: &Path) -> Result<Ledger, LedgerError> {
+    fn try_open(config: &Config) -> Result<Ledger, LedgerError> {
+        let folder: &Path = &config.server.data_dir;
         let lock = DataLock::take(folder)?;
         let money = Arc::new(Money::open(folder, Moment::now())?);
-        Ok(Ledger { money, keys: KeyBook::open(folder)?, _lock: lock })
+        let keys = KeyBook::open(folder)?;
+        let market = config.market.as_ref().map(|_| Market::open(config)).transpose()?;
+        Ok(Ledger { money, keys, market, _lock: lock })
     }
 }
 

@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 use crate::caller::Caller;
 use crate::config::Access;
 use crate::key_book::KeyBook;
+use crate::market::{self, Jobs};
 use crate::money::unix_ms;
 use crate::refusal::Refusal;
 
@@ -25,6 +26,13 @@ const OURS: &str = "sk-sluice-";
 /// Where proxies say where a request comes from: the nearest last.
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// By whom callers are known; none where there is no ledger, or no market.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'k> {
+    pub(crate) keys: Option<&'k Arc<KeyBook>>,
+    pub(crate) jobs: Option<&'k Arc<Jobs>>,
+}
+
 /// Who is asking for a completion. A key of ours counts also where none is required.
 ///
 /// # Errors
@@ -32,11 +40,17 @@ const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// [`Refusal::Key`]: nobody is told more than that it does not work, but who has its secret.
 pub(crate) fn caller(
     access: &Access,
-    keys: Option<&Arc<KeyBook>>,
+    known: Known<'_>,
     headers: &HeaderMap,
     peer: IpAddr,
 ) -> Result<Caller, Refusal> {
+    let Known { keys, jobs } = known;
     let token = token(headers).unwrap_or_default();
+    if let Some(jobs) = jobs
+        && token.starts_with(market::PREFIX)
+    {
+        return jobs.enter(token, unix_ms()).map(Caller::of_job).map_err(stranger);
+    }
     let key = match keys {
         Some(keys) if token.starts_with(OURS) => {
             Some(keys.ring().identify(token, unix_ms()).map_err(stranger)?)

@@ -48,6 +48,18 @@ const FEATURES: [(&str, u64); 9] = [
     ("audio", feature::AUDIO),
 ];
 
+/// A body that asks for this model; as it is where none is given.
+///
+/// # Errors
+///
+/// [`Refusal::NotJson`], [`Refusal::Unfit`] where there is no place for it.
+pub(crate) fn given(text: Bytes, model: Option<&str>) -> Result<Bytes, Refusal> {
+    let Some(model) = model else { return Ok(text) };
+    let index = Index::scan(&text).map_err(Refusal::NotJson)?;
+    let named = Edit::Set { at: Pointer::to_member("model"), value: Raw::string(model) };
+    Ok(json::splice(&text, &index, &[named]).map_err(Refusal::Unfit)?.into())
+}
+
 /// A request as the gateway sees it.
 pub(crate) struct Call {
     pub(crate) request_id: String,
@@ -81,6 +93,12 @@ impl Call {
         if model.len() > MODEL_BYTES_MAX {
             return Err(Refusal::member("model", "wanted a name of at most 512 bytes"));
         }
+        if given("prompt")?.is_some() && given("messages")?.is_none() {
+            return Err(Refusal::member(
+                "prompt",
+                "is of the completions of old, which are not served; send `messages`",
+            ));
+        }
         let streaming = match given("stream")? {
             None => false,
             Some(raw) => json::as_bool(raw).ok_or(Refusal::member("stream", "wanted true or false"))?,
@@ -109,6 +127,15 @@ impl Call {
             index,
             duplicate: Mutex::default(),
         })
+    }
+
+    /// A request that nobody has sent, to see what it would be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::chat`].
+    pub(crate) fn imagined(text: Bytes) -> Result<Call, Refusal> {
+        Call::chat(String::new(), HeaderMap::new(), text)
     }
 
     /// The same request, for another model: as if the client had asked for that one.
@@ -241,6 +268,17 @@ mod tests {
             assert!(matches!(refusal, Some(Refusal::Duplicate(_))), "{body}: {refusal:?}");
         }
         assert!(chat(r#"{"model":"a","unknown":1,"unknown":2}"#).is_ok());
+    }
+
+    #[test]
+    fn a_given_model_takes_the_place_of_what_is_asked_for() {
+        let given = |body: &'static str| given(Bytes::from_static(body.as_bytes()), Some("ours"));
+        for body in [r#"{"model":"theirs","x":1}"#, r#"{"x":1}"#, r#"{"model":null,"x":1}"#] {
+            let call = chat(std::str::from_utf8(&given(body).unwrap()).unwrap()).unwrap();
+            assert_eq!(call.shape.model, "ours", "{body}");
+            assert_eq!(call.field("/x").as_deref(), Some("1"));
+        }
+        assert!(given("[]").is_err() && given(r#"{"model":1,"model":2}"#).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use sluice_ledger::runs;
 
 use crate::auth::Identity;
 use crate::config::Limits;
+use crate::market::JobPass;
 use crate::rates::{Limited, Who};
 use crate::refusal::Refusal;
 
@@ -26,7 +27,12 @@ pub(crate) struct Caller {
     pub(crate) run: Option<Arc<str>>,
     known: Option<Arc<Key>>,
     team_limits: Option<Limits>,
+    /// The market, that has given us a job.
+    job: Option<Arc<JobPass>>,
 }
+
+/// The team that the calls of jobs are written down under.
+const MARKET_TEAM: &str = "market";
 
 impl Caller {
     /// # Errors
@@ -48,7 +54,18 @@ impl Caller {
             run,
             known: Some(key),
             team_limits: team,
+            job: None,
         })
+    }
+
+    /// The market, which calls for a job.
+    pub(crate) fn of_job(job: Arc<JobPass>) -> Caller {
+        Caller { key: Arc::clone(&job.key), team: MARKET_TEAM.into(), job: Some(job), ..Caller::default() }
+    }
+
+    /// The model that it gets, whatever it asks for; none: what it asks for.
+    pub(crate) fn given_model(&self) -> Option<&str> {
+        self.job.as_ref().map(|job| &*job.model)
     }
 
     /// What limits it.
@@ -73,15 +90,20 @@ impl Caller {
 
     /// It has shown a key, or named a run.
     pub(crate) fn is_known(&self) -> bool {
-        self.known.is_some() || self.run.is_some()
+        self.known.is_some() || self.run.is_some() || self.job.is_some()
     }
 
     pub(crate) fn allows_model(&self, name: &str) -> bool {
-        self.known.as_ref().is_none_or(|key| key.allows_model(name))
+        let job = self.given_model().is_none_or(|model| model == name);
+        job && self.known.as_ref().is_none_or(|key| key.allows_model(name))
     }
 
     /// The key's own budgets.
     pub(crate) fn budgets(&self) -> &[KeyBudget] {
-        self.known.as_ref().map_or(&[], |key| key.budgets())
+        match (&self.known, &self.job) {
+            (Some(key), _) => key.budgets(),
+            (None, Some(job)) => job.budgets(),
+            (None, None) => &[],
+        }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use sluice_ledger::doubt::InDoubt;
+use sluice_ledger::market::report::By;
+use sluice_ledger::usage::Day;
 
 /// A gateway for LLM completions whose behaviour is made of WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -127,8 +129,33 @@ pub(crate) enum MarketCommand {
     Balance,
     /// Who is logged in, whether there is a key, what is on the account
     Status,
+    /// What jobs have cost and earned
+    Report(MarketReportArgs),
+    /// Read the messages of a job, or write one
+    Chat {
+        /// The job, as the market names it
+        job: String,
+        /// What to write; without it, the messages are listed
+        message: Option<String>,
+    },
     /// Forget login, key and what keys of jobs are made from, also where the master key is lost
     Forget,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MarketReportArgs {
+    /// What to sum by: strategy, day, strategy-day or job
+    #[arg(long, default_value_t)]
+    pub(crate) by: By,
+    /// The first day (UTC) of jobs that have ended, such as 2026-01-31
+    #[arg(long, value_name = "DAY")]
+    pub(crate) from: Option<Day>,
+    /// The last day (UTC)
+    #[arg(long, value_name = "DAY")]
+    pub(crate) to: Option<Day>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

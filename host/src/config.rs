@@ -37,7 +37,7 @@ pub(crate) use budgets::{Budget, MissingRun, Per, Unpriced};
 pub(crate) use environment::Environment;
 pub(crate) use ledger::Ledger;
 pub(crate) use limits::Limits;
-pub(crate) use market::Market;
+pub(crate) use market::{Market, Strategy};
 pub(crate) use problem::{ConfigError, Place, Problem};
 pub(crate) use secret::Secret;
 pub(crate) use tariffs::{Origin, Tariff, Tariffs};

@@ -15,14 +15,15 @@ use sluice_core::ranking::{self, NO_CAP, View};
 use sluice_runtime::{Decided, Outcome, Plugin, Versioned};
 
 use crate::attempts::{Answered, Attempts, Free};
-use crate::auth;
-use crate::call::{Call, SharedCall};
+use crate::auth::{self, Known};
+use crate::call::{self, Call, SharedCall};
 use crate::caller::Caller;
 use crate::candidates::{self, Candidates};
 use crate::charge::Tally;
 use crate::config::{Budget, ClientTimers};
 use crate::funding::Purse;
 use crate::key_book::KeyBook;
+use crate::market::Jobs;
 use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::money::Money;
 use crate::rate_headers::Refused;
@@ -45,6 +46,7 @@ pub(crate) struct Gateway {
     money: Option<Arc<Money>>,
     rates: Arc<Rates>,
     keys: Option<Arc<KeyBook>>,
+    jobs: Option<Arc<Jobs>>,
     measures: Measures,
     /// Counts requests until their model is known.
     nameless: ModelMeasures,
@@ -65,12 +67,14 @@ impl Gateway {
         current: Current,
         money: Option<Arc<Money>>,
         keys: Option<Arc<KeyBook>>,
+        jobs: Option<Arc<Jobs>>,
         measures: &Measures,
     ) -> Gateway {
         Gateway {
             current,
             money,
             keys,
+            jobs,
             rates: Arc::default(),
             measures: measures.clone(),
             nameless: measures.of_no_model(),
@@ -108,6 +112,7 @@ impl Gateway {
     ) -> Result<Response<Body>, Refused> {
         let caller = self.caller(&head, &connection)?; // a stranger costs nothing
         let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
+        let text = call::given(text, caller.given_model())?; // a job gets the model that was bid with
         let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
         let chosen = self.model(&call.shape.model, &caller)?; // from one snapshot, kept to the end
         counted.is_for(&chosen.model.measures);
@@ -197,7 +202,8 @@ impl Gateway {
 
     fn caller(&self, head: &Parts, connection: &Connection) -> Result<Caller, Refusal> {
         let access = &self.current.load().config.access;
-        auth::caller(access, self.keys.as_ref(), &head.headers, connection.peer())
+        let known = Known { keys: self.keys.as_ref(), jobs: self.jobs.as_ref() };
+        auth::caller(access, known, &head.headers, connection.peer())
     }
 
     fn model(&self, name: &str, caller: &Caller) -> Result<Chosen, Refusal> {

@@ -1,5 +1,7 @@
 //! What operators see and do of keys and money: JSON in, JSON out.
 
+mod queries;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +18,14 @@ use sluice_ledger::keys::terms::Draft;
 use sluice_ledger::keys::{KeyError, KeyRecord, KeyStore};
 use sluice_ledger::runs::RunId;
 use sluice_ledger::runs::acts::{Closed, RunStanding};
-use sluice_ledger::usage::{Answer, Query};
+use sluice_ledger::usage::Answer;
 use url::form_urlencoded;
 
 use crate::key_book::{Done, KeyBook};
 use crate::money::{Money, unix_ms};
 use crate::refusal::Refusal;
+
+use queries::{runs_query, usage_query};
 
 /// Rows of a list where nothing else is asked for.
 const ROWS: u32 = 1000;
@@ -264,7 +268,7 @@ impl Desk<'_> {
         }
     }
 
-    async fn act<T: Send + 'static>(
+    pub(crate) async fn act<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut KeyStore) -> Result<T, KeyError> + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -281,53 +285,6 @@ impl Desk<'_> {
             KeyError::Chance(_) | KeyError::Lock(_) => Refusal::Ledger { reason: "broken" },
         })
     }
-}
-
-/// What is asked of usage, by the query of a path: `by=day,key&from=2026-01-01&key=ID`.
-pub(crate) fn usage_query(query: &str) -> Result<Query, Refusal> {
-    let mut asked = Query { by: Vec::new(), which: Default::default(), limit: ROWS };
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let which = &mut asked.which;
-        let day = || value.parse().map_err(|error| wrong(format!("{name}: {error}")));
-        match &*name {
-            "by" => {
-                let columns = value.split(',').map(|text| text.trim().parse());
-                asked.by =
-                    columns.collect::<Result<_, _>>().map_err(|error| wrong(format!("by: {error}")))?;
-            }
-            "from" => which.from = Some(day()?),
-            "to" => which.to = Some(day()?),
-            "key" => which.key = Some(value.into_owned()),
-            "team" => which.team = Some(value.into_owned()),
-            "run" => which.run = Some(value.into_owned()),
-            "model" => which.model = Some(value.into_owned()),
-            "upstream" => which.upstream = Some(value.into_owned()),
-            "limit" => {
-                asked.limit = value.parse().map_err(|_| wrong("limit: wanted a number of rows"))?;
-            }
-            other => {
-                return Err(wrong(format!(
-                    "{other}: wanted by, from, to, key, team, run, model, upstream or limit"
-                )));
-            }
-        }
-    }
-    Ok(asked)
-}
-
-/// Which runs are asked for: `key=ID&state=all`.
-fn runs_query(query: &str) -> Result<(Option<String>, bool), Refusal> {
-    let (mut key, mut ended_too) = (None, false);
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match (&*name, &*value) {
-            ("key", _) => key = Some(value.into_owned()),
-            ("state", "open") => ended_too = false,
-            ("state", "all") => ended_too = true,
-            ("state", _) => return Err(wrong("state: wanted open or all")),
-            (other, _) => return Err(wrong(format!("{other}: wanted key or state"))),
-        }
-    }
-    Ok((key, ended_too))
 }
 
 fn run_row(standing: &RunStanding) -> Value {
@@ -377,15 +334,18 @@ fn key_id(text: &str) -> Result<KeyId, Refusal> {
 }
 
 fn no_key() -> Refusal {
-    let text = "There is no key of this id; GET /admin/v1/keys lists those that there are.".into();
-    Refusal::Admin { status: StatusCode::NOT_FOUND, code: "unknown_key", text }
+    missing("unknown_key", "There is no key of this id; GET /admin/v1/keys lists those that there are.")
+}
+
+pub(crate) fn missing(code: &'static str, text: &str) -> Refusal {
+    Refusal::Admin { status: StatusCode::NOT_FOUND, code, text: text.into() }
 }
 
 fn conflict(code: &'static str, text: &str) -> Refusal {
     Refusal::Admin { status: StatusCode::CONFLICT, code, text: text.into() }
 }
 
-fn wrong(text: impl Into<String>) -> Refusal {
+pub(crate) fn wrong(text: impl Into<String>) -> Refusal {
     Refusal::Admin { status: StatusCode::BAD_REQUEST, code: "invalid_request", text: text.into() }
 }
 
@@ -393,6 +353,7 @@ fn seconds(at_s: i64) -> String {
     time(u64::try_from(at_s).unwrap_or(0).saturating_mul(1000))
 }
 
-fn time(ms: u64) -> String {
+/// As RFC 3339 has it, to the millisecond.
+pub(crate) fn time(ms: u64) -> String {
     humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }

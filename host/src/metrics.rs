@@ -15,6 +15,7 @@ use sluice_runtime::{Transition, Transitions};
 
 use sluice_ledger::figures::Figures;
 
+use crate::market;
 use crate::measures::Measures;
 use crate::money::Money;
 use crate::snapshot::Snapshot;
@@ -59,6 +60,7 @@ pub(crate) fn text(
     transitions: &Transitions,
     measures: &Measures,
     money: Option<&Money>,
+    market: Option<&market::View>,
 ) -> String {
     let mut all = Registry::default();
     measures.register(&mut all);
@@ -81,6 +83,9 @@ pub(crate) fn text(
     register_breakers(registry, snapshot);
     if let Some(money) = money {
         register_spending(registry, money);
+    }
+    if let Some(market) = market {
+        market.register(registry);
     }
     let mut text = String::new();
     if encode(&mut text, &all).is_err() {

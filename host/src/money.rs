@@ -10,6 +10,7 @@ use sluice_core::clock::{Clock, STEP_SECONDS_MAX, Start, UnixSeconds};
 use sluice_core::money::NanoUsd;
 use sluice_core::window::Window;
 use sluice_ledger::budget::{self, AccountKey, Drawn, IN_TOTAL, OF_THE_KEY, Scope, Scopes};
+use sluice_ledger::market;
 use sluice_ledger::recovery::{Found, RecoveryError};
 use sluice_ledger::rules::Rules;
 use sluice_ledger::spending::Spending;
@@ -173,6 +174,13 @@ impl Money {
             }
         }
         tightest
+    }
+
+    /// Whether money is held for a call of this job.
+    pub(crate) fn is_drawn_on(&self, job: &str) -> bool {
+        let scope = market::scope(job).into();
+        let key = AccountKey { budget: IN_TOTAL.into(), scope, start_s: UnixSeconds::EPOCH.get() };
+        self.spending.rest(&key).is_some_and(|rest| rest.holds > 0)
     }
 
     /// Seconds until a window ends.

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use sluice_core::bound::Bounds;
 use sluice_core::breaker::Limits;
+use sluice_core::money::NanoUsd;
 use sluice_core::pattern::Pattern;
 use sluice_core::price::Price;
 use sluice_core::retry::Budget;
 use sluice_core::stats::TargetStats;
-use sluice_runtime::{Adapter, Policy, Runtime, Watched};
+use sluice_runtime::{Adapter, Policy, Runtime, Strategy, Watched};
 
 use crate::config::{self, Secret, TargetModel, Tariffs, VendorTimers};
 use crate::lane::{Lane, Lanes};
@@ -29,6 +30,15 @@ pub(crate) struct Routes {
     /// In the order of the configuration.
     models: Vec<Arc<Model>>,
     upstreams: Vec<Arc<Upstream>>,
+    strategists: Vec<Arc<Strategist>>,
+}
+
+/// Who decides about a share of a market's jobs.
+pub(crate) struct Strategist {
+    pub(crate) name: String,
+    pub(crate) share: u32,
+    pub(crate) loss_per_day: Option<NanoUsd>,
+    pub(crate) strategy: Watched<Strategy>,
 }
 
 /// What clients ask for.
@@ -96,6 +106,10 @@ impl Routes {
 
     fn upstream_named(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.iter().find(|upstream| upstream.name == name)
+    }
+
+    pub(crate) fn strategists(&self) -> &[Arc<Strategist>] {
+        &self.strategists
     }
 
     pub(crate) fn models(&self) -> &[Arc<Model>] {

@@ -52,6 +52,8 @@ pub(crate) struct Server {
     admin: Admin,
     ids: RequestIds,
     places: Arc<Semaphore>,
+    /// Told when this is the end, for who works beside.
+    ends: watch::Sender<bool>,
 }
 
 /// Connections that are open; dropped, they are cut.
@@ -67,15 +69,21 @@ struct RequestIds {
 }
 
 impl Server {
-    /// `process` tells this process's request ids from those of others.
-    pub(crate) fn new(gateway: Arc<Gateway>, admin: Admin, process: u32) -> Server {
+    /// `process` tells this process's request ids from those of others. `ends` is told when it drains.
+    pub(crate) fn new(
+        gateway: Arc<Gateway>,
+        admin: Admin,
+        process: u32,
+        ends: watch::Sender<bool>,
+    ) -> Server {
         let ids = RequestIds { process, next: AtomicU64::new(1) };
-        Server { gateway, admin, ids, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        Server { gateway, admin, ids, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)), ends }
     }
 
     /// From now on `/ready` says no.
     pub(crate) fn drains(&self) {
         self.admin.drains();
+        self.ends.send_replace(true);
     }
 
     /// A listener for [`Server::accept`].
@@ -194,7 +202,7 @@ impl Server {
         }
         let path = head.uri.path();
         match path {
-            "/v1/chat/completions" => {
+            "/v1/chat/completions" | "/v1/completions" | "/v1/completions/" => {
                 only(&head.method, Method::POST)?;
                 self.gateway.chat(id, head, body, client).await
             }

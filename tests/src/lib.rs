@@ -14,6 +14,7 @@ pub mod answer;
 pub mod command;
 pub mod gateway;
 pub mod little_market;
+pub mod market;
 pub mod raw_vendor;
 pub mod secrets;
 pub mod stage;

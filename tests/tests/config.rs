@@ -169,7 +169,7 @@ const MARKET: &[Broken] = &[
         &["toml:12: market.api_key", "NO is not set"],
     ),
     broken("[[models]]", "[market]\nscan_every = \"99ms\"\n[[models]]", &["toml:12", "100ms to 10m"]),
-    broken("[[models]]", "[market]\nresync_every = \"2h\"\n[[models]]", &["toml:12", "10s to 1h"]),
+    broken("[[models]]", "[market]\nresync_every = \"2h\"\n[[models]]", &["toml:12", "1s to 1h"]),
     broken("[[models]]", "[market]\ndry_run = \"yes\"\n[[models]]", &["toml:12", "true or false"]),
     broken(
         "[[models]]",
@@ -202,8 +202,8 @@ const MARKET: &[Broken] = &[
         &["toml:12", "dollars at most"],
     ),
     broken("[[models]]", "[market]\nloss_usd_per_day = \"-1\"\n[[models]]", &["toml:12", "loss_usd_per_day"]),
-    broken("[[models]]", "[market]\nbids_per_minute = 0\n[[models]]", &["toml:12", "1 to 600"]),
-    broken("[[models]]", "[market]\njobs = 1001\n[[models]]", &["toml:12", "1 to 1000"]),
+    broken("[[models]]", "[market]\nbids_per_minute = 0\n[[models]]", &["toml:12", "1 to 60000"]),
+    broken("[[models]]", "[market]\njobs = 10001\n[[models]]", &["toml:12", "1 to 10000"]),
     broken("[[models]]", "[market]\nexpected_output_tokens = 0\n[[models]]", &["toml:12", "1 to 1000000"]),
     broken("workers = 2", "master_key = \"a-literal-secret\"", &["toml:4: server.master_key:", "env:NAME"]),
     broken(
@@ -456,7 +456,7 @@ fn what_is_not_built_is_refused_and_said() {
 fn a_good_configuration_passes_and_is_summed_up() {
     let run = check(GOOD);
     assert_eq!(run.code, Some(0), "{run:?}");
-    for part in ["sluice.toml", "cheapest, echo, openai, priority", "fast"] {
+    for part in ["sluice.toml", "cheapest, echo, margin, minimum, openai, priority", "fast"] {
         assert!(run.stderr.contains(part), "no {part:?} in\n{}", run.stderr);
     }
     // The very same serves.

@@ -53,8 +53,9 @@ const HTTP_EDGES: [&str; 18] = [
 /// The modules that may send.
 const SENDERS: [&str; 2] = ["host/src/connector.rs", "host/src/upstream.rs"];
 
-/// The module that sends to the market: a few calls a second, for which reqwest is good enough.
-const MARKET_SENDER: &str = "host/src/market/transport.rs";
+/// The modules that send to the market and to our own endpoint: a few calls a second, for which reqwest
+/// is good enough.
+const MARKET_SENDERS: [&str; 2] = ["host/src/market/probe.rs", "host/src/market/transport.rs"];
 
 /// Production lines of a file at most.
 const LINES_MAX: usize = 400;
@@ -187,12 +188,13 @@ fn each_edge_has_its_modules() {
     assert_eq!(users("host/src", "wasmtime", &[]), [""; 0], "only the runtime knows wasmtime");
     assert_eq!(users("host/core", "std::fs", &[]), [""; 0]);
     for krate in ["hyper", "hyper_util", "http", "http_body", "http_body_util", "hyper_rustls"] {
-        let but: Vec<&str> = HTTP_EDGES.into_iter().chain(SENDERS).collect();
+        let but: Vec<&str> = HTTP_EDGES.into_iter().chain(SENDERS).chain(MARKET_SENDERS).collect();
         assert_eq!(users("host/src", krate, &but), [""; 0], "{krate} is used away from the edges");
     }
     assert_eq!(users("host/src", "hyper_util::client", &SENDERS), [""; 0], "one place sends");
-    assert_eq!(users("host/src", "reqwest", &[]), [MARKET_SENDER], "one place sends to the market");
-    assert_eq!(users("host", "ring", &[]), ["host/ledger/src/seal.rs"], "one place seals");
+    assert_eq!(users("host/src", "reqwest", &[]), MARKET_SENDERS, "two places send with it");
+    let hashes = ["host/ledger/src/keys/secret.rs", "host/ledger/src/seal.rs"];
+    assert_eq!(users("host", "ring", &[]), hashes, "one place seals, one hashes keys");
     assert_eq!(
         users("host/src", "std::env", &["host/src/config/", "host/src/plugin_build"]),
         [""; 0],

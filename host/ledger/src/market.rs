@@ -13,6 +13,7 @@ use sluice_core::money::NanoUsd;
 
 use crate::audit::{milliseconds, since_epoch};
 use crate::budget::IN_TOTAL;
+use crate::rows::DAY_MS;
 use crate::store::{Batch, Store, StoreError, amount, number};
 
 pub(crate) const TABLES: &str = "
@@ -108,8 +109,10 @@ pub enum Outcome {
     Lost,
     /// We were paid.
     Paid,
-    /// It was ours, and we were not paid.
+    /// We served it, and were not paid.
     Unpaid,
+    /// It was ours, and we did not serve it.
+    Failed,
 }
 
 /// What a job has come to.
@@ -138,11 +141,12 @@ impl State {
             State::Ended(Outcome::Lost) => "lost",
             State::Ended(Outcome::Paid) => "paid",
             State::Ended(Outcome::Unpaid) => "unpaid",
+            State::Ended(Outcome::Failed) => "failed",
         }
     }
 
     /// All of them.
-    pub const ALL: [State; 7] = [
+    pub const ALL: [State; 8] = [
         State::Sending,
         State::Open,
         State::Won,
@@ -150,6 +154,7 @@ impl State {
         State::Ended(Outcome::Lost),
         State::Ended(Outcome::Paid),
         State::Ended(Outcome::Unpaid),
+        State::Ended(Outcome::Failed),
     ];
 
     fn read(name: &str) -> Option<State> {
@@ -175,8 +180,8 @@ impl MarketStore {
         &mut self.0
     }
 
-    /// Writes jobs down before their proposals are sent; one that is there stays as it is. Gives those
-    /// that are new.
+    /// Writes jobs down before their proposals are sent; one that is there stays as it is, unless its
+    /// last proposal was refused. Gives those that are new.
     ///
     /// # Errors
     ///
@@ -250,6 +255,22 @@ impl MarketStore {
         Ok(jobs)
     }
 
+    /// What jobs that ended on this day (in UTC, since the Unix epoch) have cost and earned, by strategy.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn day(&self, day: u64) -> Result<Vec<(String, NanoUsd, NanoUsd)>, StoreError> {
+        let text = "SELECT strategy, sum(cost), sum(earned) FROM market_jobs \
+             WHERE ended_ms >= ?1 AND ended_ms < ?2 GROUP BY strategy";
+        let (from, to) = (milliseconds(day * DAY_MS)?, milliseconds((day + 1) * DAY_MS)?);
+        let mut query = self.0.connection().prepare_cached(text)?;
+        let rows = query.query_map(params![from, to], |found| {
+            Ok((found.get(0)?, amount(found.get(1)?), amount(found.get(2)?)))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Whether we have bid on it.
     ///
     /// # Errors
@@ -282,11 +303,13 @@ impl MarketStore {
     }
 }
 
-/// False where it is there.
+/// False where it is there, and was not refused.
 fn insert(batch: &Batch<'_>, job: &Job) -> Result<bool, StoreError> {
     let add = "INSERT INTO market_jobs (id, strategy, decided_by, model, state, credit, bid, expected, \
          worst, bid_ms, closes_ms, due_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
-         ON CONFLICT DO NOTHING";
+         ON CONFLICT DO UPDATE SET strategy = ?2, decided_by = ?3, model = ?4, state = ?5, credit = ?6, \
+         bid = ?7, expected = ?8, worst = ?9, bid_ms = ?10, closes_ms = ?11, due_ms = ?12, ended_ms = NULL \
+         WHERE state = 'refused'";
     let added = batch.connection().prepare_cached(add)?.execute(params![
         job.id,
         job.strategy,

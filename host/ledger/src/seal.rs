@@ -128,6 +128,11 @@ impl fmt::Debug for Plain {
 }
 
 impl JobSecret {
+    /// Of these bytes, which nobody else knows.
+    pub fn new(bytes: [u8; JOB_SECRET_BYTES]) -> JobSecret {
+        JobSecret(bytes)
+    }
+
     /// Another secret, which belongs to this text alone (HMAC-SHA256).
     pub fn derive(&self, text: &str) -> [u8; 32] {
         derived(&self.0, text.as_bytes())

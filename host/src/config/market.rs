@@ -6,7 +6,7 @@ use sluice_core::money::NanoUsd;
 use url::Url;
 
 use super::reader::{Found, Table};
-use super::sections::{base_url, secret};
+use super::sections::{base_url, plugin_config, secret};
 use super::{Environment, Located, Model, Secret};
 
 /// Where the market is, where nothing is said.
@@ -17,19 +17,28 @@ const SCAN_MIN: Duration = Duration::from_millis(100);
 const SCAN_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// How often what the market knows of our proposals is compared with what we know.
-const RESYNC_MIN: Duration = Duration::from_secs(10);
+const RESYNC_MIN: Duration = Duration::from_secs(1);
 const RESYNC_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Bids a minute, and jobs at once, at most.
-const BIDS_PER_MINUTE_MAX: u64 = 600;
-const JOBS_MAX: u64 = 1000;
+const BIDS_PER_MINUTE_MAX: u64 = 60_000;
+const JOBS_MAX: u64 = 10_000;
+
+/// Calls that a job is reckoned with at most.
+const CALLS_MAX: u64 = 100;
+
+/// Strategies side by side, and the largest share of one.
+const STRATEGIES_MAX: usize = 16;
+const SHARE_MAX: u64 = 1000;
+
+/// Who decides where nobody is named.
+const DEFAULT_STRATEGY: &str = "margin";
 
 /// Tokens of an answer that can be expected.
 const TOKENS_MAX: u64 = 1_000_000;
 
 /// The `[market]` table.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "the loop that bids reads the rest")]
 pub(crate) struct Market {
     /// Of the market's API.
     pub(crate) base_url: Url,
@@ -55,6 +64,23 @@ pub(crate) struct Market {
     pub(crate) jobs: u32,
     /// Tokens of an answer, before anything was learned.
     pub(crate) expected_output_tokens: u64,
+    /// What a job's key may spend is the worst case of so many calls.
+    pub(crate) calls_per_job: u32,
+    /// Who decides; each about its share of the jobs.
+    pub(crate) strategies: Vec<Strategy>,
+}
+
+/// One of `[[market.strategies]]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Strategy {
+    /// Its results are kept under this name.
+    pub(crate) name: String,
+    pub(crate) plugin: Located<String>,
+    pub(crate) config: Located<serde_json::Value>,
+    /// Of all shares together.
+    pub(crate) share: u32,
+    /// Loss of a day at which it stops; none: when all stop.
+    pub(crate) loss_per_day: Option<NanoUsd>,
 }
 
 impl Market {
@@ -75,6 +101,8 @@ impl Market {
             bids_per_minute: 30,
             jobs: 20,
             expected_output_tokens: 512,
+            calls_per_job: 2,
+            strategies: Vec::new(),
         })
     }
 }
@@ -101,8 +129,59 @@ pub(super) fn market(table: &Table<'_>, models: &[Model], environment: &Environm
     market.jobs = small("jobs", JOBS_MAX, market.jobs);
     let expected = count("expected_output_tokens", 1..=TOKENS_MAX);
     market.expected_output_tokens = expected.unwrap_or(market.expected_output_tokens);
+    market.calls_per_job = small("calls_per_job", CALLS_MAX, market.calls_per_job);
+    market.strategies = strategies(table);
     table.finish();
     Some(market)
+}
+
+/// One that is not named is the default: an empty list bids nothing.
+fn strategies(table: &Table<'_>) -> Vec<Strategy> {
+    let Some(found) = table.get("strategies") else {
+        let plugin = Located { value: DEFAULT_STRATEGY.into(), place: table.place() };
+        let config = Located { value: serde_json::json!({}), place: table.place() };
+        let name = DEFAULT_STRATEGY.to_owned();
+        return vec![Strategy { name, plugin, config, share: 1, loss_per_day: None }];
+    };
+    let tables = found.tables();
+    if tables.len() > STRATEGIES_MAX {
+        found.refuse::<()>(format!("wanted at most {STRATEGIES_MAX} strategies"));
+    }
+    let mut strategies: Vec<Strategy> = Vec::new();
+    for table in tables {
+        let place = table.place();
+        let Some(strategy) = strategy(&table) else { continue };
+        if strategies.iter().any(|other| other.name == strategy.name) {
+            table.report(place.problem(format!("two strategies have the name {:?}", strategy.name)));
+        }
+        strategies.push(strategy);
+    }
+    strategies
+}
+
+fn strategy(table: &Table<'_>) -> Option<Strategy> {
+    let plugin = table.require("plugin", "the id of a plugin of kind bid-strategy, such as \"margin\"");
+    let plugin = plugin
+        .and_then(|found| Some(Located { value: found.text()?.to_owned(), place: found.place.clone() }));
+    let name = match table.get("name") {
+        Some(found) => named(&found),
+        None => plugin.as_ref().map(|plugin| plugin.value.clone()),
+    };
+    let share = table.get("share").map_or(Some(1), |found| found.integer(0..=SHARE_MAX));
+    let loss_per_day = table.get("loss_usd_per_day").and_then(|found| dollars(&found, NanoUsd::CAP_MAX));
+    let config = plugin_config(table, "config");
+    table.finish();
+    Some(Strategy { name: name?, plugin: plugin?, config, share: u32::try_from(share?).ok()?, loss_per_day })
+}
+
+/// It is a label of metrics, and stands in reports.
+fn named(found: &Found<'_>) -> Option<String> {
+    let text = found.text()?;
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    match (1..=64).contains(&text.len()) && text.chars().all(plain) {
+        true => Some(text.to_owned()),
+        false => found.refuse("wanted 1 to 64 letters, digits or any of -_."),
+    }
 }
 
 fn times(table: &Table<'_>, market: &mut Market) {
@@ -111,7 +190,7 @@ fn times(table: &Table<'_>, market: &mut Market) {
         market.scan_every = found.duration_in(SCAN_MIN..=SCAN_MAX, wanted).unwrap_or(market.scan_every);
     }
     if let Some(found) = table.get("resync_every") {
-        let wanted = "wanted a time from 10s to 1h, such as \"60s\"";
+        let wanted = "wanted a time from 1s to 1h, such as \"60s\"";
         market.resync_every =
             found.duration_in(RESYNC_MIN..=RESYNC_MAX, wanted).unwrap_or(market.resync_every);
     }

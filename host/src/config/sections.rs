@@ -287,7 +287,7 @@ fn target_model(found: &Found<'_>, text: &str, name: Option<&Pattern>) -> Option
 }
 
 /// A plugin's own configuration; an empty object where nothing is said.
-fn plugin_config(table: &Table<'_>, key: &'static str) -> Located<serde_json::Value> {
+pub(super) fn plugin_config(table: &Table<'_>, key: &'static str) -> Located<serde_json::Value> {
     let empty = || serde_json::Value::Object(serde_json::Map::new());
     match table.get(key) {
         None => {

@@ -12,8 +12,10 @@ use sluice_ledger::seal::{Name, SealError, SecretStore};
 use sluice_ledger::store::StoreError;
 
 use super::client::{Client, ClientError, Credential, Registration};
-use super::contract::Profile;
+use super::contract::{InstanceId, Profile};
 use super::error::MarketError;
+use super::reporting::report;
+use super::wire::printable;
 use crate::cli::MarketCommand;
 use crate::commands::{ACTOR, make_data_folder, time};
 use crate::config::{Config, Environment, Market, Secret};
@@ -22,6 +24,9 @@ use crate::upstream;
 
 /// Where a password is taken from, if it is there; else it is asked for.
 const PASSWORD: &str = "SLUICE_MARKET_PASSWORD";
+
+/// Characters of a message that are shown.
+const MESSAGE_CHARS_MAX: usize = 100_000;
 
 /// How long a login is good where its token does not say so: a little less than the hour that the
 /// market's own page reckons with.
@@ -32,6 +37,8 @@ const TOKEN_LIFE_MS: u64 = 55 * 60 * 1000;
 pub(crate) enum AccountError {
     #[error(transparent)]
     Seal(#[from] SealError),
+    #[error("reading the market's jobs")]
+    Report(#[from] StoreError),
     #[error("the database {file}")]
     Store { file: String, source: StoreError },
     #[error("the market has made the key, but it cannot be kept and is lost: make another, by another name")]
@@ -54,6 +61,7 @@ enum Asked {
     CreateKey,
     Deposit,
     Balance,
+    Chat,
 }
 
 /// All that a command works with.
@@ -95,6 +103,8 @@ pub(crate) fn market(
         MarketCommand::Deposit { amount, description } => account.deposit(amount, description.as_deref()),
         MarketCommand::Balance => account.balance(),
         MarketCommand::Status => account.status(),
+        MarketCommand::Report(args) => report(account.secrets.store(), args),
+        MarketCommand::Chat { job, message } => account.chat(job, message.as_deref()),
         MarketCommand::Forget => account.forget(),
     }
 }
@@ -231,6 +241,25 @@ impl Account {
         Ok(())
     }
 
+    /// Lists the messages of a job, or writes one.
+    fn chat(&mut self, job: &str, message: Option<&str>) -> Result<(), AccountError> {
+        let id: InstanceId = job.parse().map_err(|error| refused(format!("{job:?}: {error}")))?;
+        let who = self.anybody()?;
+        let Some(message) = message else {
+            let listed = self.workers.block_on(self.client.chat(&who, &id));
+            let listed = listed.map_err(|error| advised(&error, Asked::Chat))?;
+            let mut out = io::stdout().lock();
+            for said in &listed.items {
+                let (at, sender) = (said.at_ms.map_or_else(String::new, time), said.sender.name());
+                writeln!(out, "{at}  {sender}  {}", printable(&said.message, MESSAGE_CHARS_MAX))?;
+            }
+            return Ok(());
+        };
+        let answer = self.workers.block_on(self.client.send_message(&who, &id, message));
+        self.note("market.chat", job, &json!({"chars": message.chars().count()}), answer.as_ref().err())?;
+        answer.map_err(|error| advised(&error, Asked::Chat))
+    }
+
     fn forget(&mut self) -> Result<(), AccountError> {
         let detail = json!({});
         let act = self.act("market.forget", "all", &detail, "done");
@@ -343,7 +372,7 @@ fn advised(error: &MarketError, asked: Asked) -> AccountError {
         }
         MarketError::Unauthorized { .. } => match asked {
             Asked::Login => "it does not know this name with this password",
-            Asked::Register | Asked::CreateKey | Asked::Deposit | Asked::Balance => {
+            Asked::Register | Asked::CreateKey | Asked::Deposit | Asked::Balance | Asked::Chat => {
                 "log in again with `sluice market login --username NAME`"
             }
         },
@@ -353,6 +382,7 @@ fn advised(error: &MarketError, asked: Asked) -> AccountError {
             Asked::CreateKey => "another name may do",
             Asked::Deposit => "another amount may do",
             Asked::Balance => "its own page may tell more",
+            Asked::Chat => "only who has won a job, and who has put it there, may read and write",
         },
         MarketError::Garbage { .. } => "is [market] base_url that of the market's API?",
     };

@@ -51,7 +51,6 @@ pub(crate) struct Instance {
     pub(crate) reward_due_at_ms: Option<u64>,
     /// The conversation that is to be completed: a JSON array, as it came. None: it was not said.
     pub(crate) messages: Option<Box<RawValue>>,
-    pub(crate) model: Option<String>,
     pub(crate) max_tokens: Option<u64>,
     pub(crate) stream: Option<bool>,
     /// What the requester found it worth, before `percentage_reward`.
@@ -153,7 +152,6 @@ struct RawInstance<'a> {
     payload: Option<RawPayload<'a>>,
     #[serde(borrow)]
     messages: Option<&'a RawValue>,
-    model: Option<String>,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
     stream: Option<bool>,
@@ -167,7 +165,6 @@ struct RawInstance<'a> {
 struct RawPayload<'a> {
     #[serde(borrow)]
     messages: Option<&'a RawValue>,
-    model: Option<String>,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
     stream: Option<bool>,
@@ -221,6 +218,16 @@ impl fmt::Display for InstanceId {
 impl fmt::Debug for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Sender {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Sender::Provider => "provider",
+            Sender::Requester => "requester",
+            Sender::Other => "other",
+        }
     }
 }
 
@@ -279,7 +286,6 @@ impl Instance {
             closes_at_ms: instant_ms(raw.instance_timeout_datetime.as_deref())?,
             reward_due_at_ms: instant_ms(raw.gen_reward_timeout_datetime.as_deref())?,
             messages,
-            model: payload.model.or(raw.model),
             max_tokens: limit.or(raw.max_completion_tokens).or(raw.max_tokens),
             stream: payload.stream.or(raw.stream),
             gen_reward: optional_amount(raw.gen_reward)?,

@@ -11,7 +11,7 @@ use sluice_runtime::{
     Versioned, Watched,
 };
 
-use super::{Model, Parts, Routes, Target, Upstream};
+use super::{Model, Parts, Routes, Strategist, Target, Upstream};
 use crate::config::{self, Config, Located, Problem, Secret};
 use crate::lane::Lanes;
 use crate::prepared::PlanCache;
@@ -49,7 +49,10 @@ impl Routes {
         let numbered = (0..).zip(&config.models);
         let models =
             numbered.filter_map(|(id, model)| assembly.model(id, model, &upstreams)).map(Arc::new).collect();
-        let routes = Routes { models, upstreams: upstreams.into_values().collect() };
+        let strategies = config.market.iter().flat_map(|market| &market.strategies);
+        let strategists =
+            strategies.filter_map(|strategy| assembly.strategist(strategy)).map(Arc::new).collect();
+        let routes = Routes { models, upstreams: upstreams.into_values().collect(), strategists };
         Assembled { routes, flaws: assembly.flaws }
     }
 }
@@ -171,6 +174,27 @@ impl<'a> Assembly<'a> {
             measures: self.parts.measures.of_model(model.name.as_str()),
             served: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.served)),
         })
+    }
+
+    fn strategist(&mut self, strategy: &config::Strategy) -> Option<Strategist> {
+        let serving = self.plugin(&strategy.plugin, Kind::Strategy)?;
+        self.check_schema(&serving.plugin, &strategy.config);
+        let setup = Setup {
+            config_json: strategy.config.value.to_string(),
+            names: self.names.clone(),
+            ..Setup::default()
+        };
+        let mut earlier = self.before.strategists.iter();
+        let earlier = earlier.find(|earlier| earlier.name == strategy.name);
+        let watched = self.versions(
+            serving,
+            &setup,
+            &strategy.config,
+            &strategy.plugin,
+            earlier.map(|earlier| &earlier.strategy),
+        )?;
+        let (name, share, loss_per_day) = (strategy.name.clone(), strategy.share, strategy.loss_per_day);
+        Some(Strategist { name, share, loss_per_day, strategy: watched })
     }
 
     /// The version that serves, set up for one use, and the one that would come back.

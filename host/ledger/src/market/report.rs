@@ -61,8 +61,10 @@ pub struct Line {
     pub lost: u64,
     /// Of those, paid.
     pub paid: u64,
-    /// Of those, ours and not paid.
+    /// Of those, served and not paid.
     pub unpaid: u64,
+    /// Of those, ours and not served.
+    pub failed: u64,
     /// What was bid on those that were ours.
     pub bid: NanoUsd,
     /// What those that ended have cost.
@@ -99,8 +101,8 @@ impl Store {
         let is = |state: &str| format!("coalesce(sum(state = '{state}'), 0)");
         let text = format!(
             "SELECT {day} AS day, {strategy} AS strategy, {job} AS job, {state}, count(*), \
-             coalesce(sum(ended_ms IS NULL), 0), {}, {}, {}, {}, \
-             coalesce(sum(iif(state IN ('won', 'paid', 'unpaid'), bid, 0)), 0), \
+             coalesce(sum(ended_ms IS NULL), 0), {}, {}, {}, {}, {}, \
+             coalesce(sum(iif(state IN ('won', 'paid', 'unpaid', 'failed'), bid, 0)), 0), \
              coalesce(sum(cost), 0), coalesce(sum(earned), 0) FROM market_jobs \
              WHERE (:from IS NULL OR date(ended_ms / 1000, 'unixepoch') >= :from) \
              AND (:to IS NULL OR date(ended_ms / 1000, 'unixepoch') <= :to) \
@@ -109,6 +111,7 @@ impl Store {
             is("lost"),
             is("paid"),
             is("unpaid"),
+            is("failed"),
         );
         let day = |day: Option<Day>| day.map(|day| day.to_string());
         let mut query = self.connection().prepare_cached(&text)?;
@@ -131,9 +134,10 @@ fn line(found: &Found<'_>) -> Result<Line, rusqlite::Error> {
         lost: count(7)?,
         paid: count(8)?,
         unpaid: count(9)?,
-        bid: money(10)?,
-        cost: money(11)?,
-        earned: money(12)?,
+        failed: count(10)?,
+        bid: money(11)?,
+        cost: money(12)?,
+        earned: money(13)?,
     })
 }
 

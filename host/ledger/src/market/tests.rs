@@ -55,6 +55,16 @@ fn nobody_bids_twice_on_a_job_whoever_starts_again() {
 }
 
 #[test]
+fn a_refused_job_may_be_bid_on_again() {
+    let (_folder, mut store) = open();
+    let _ = store.begin(vec![job("a", "s")]).unwrap();
+    store.end(&[ending("a", Outcome::Refused, 0, 0, 50)]).unwrap();
+    let again = Job { bid: usd(30), ..job("a", "t") };
+    assert_eq!(store.begin(vec![again.clone()]).unwrap().len(), 1);
+    assert_eq!(store.under_way().unwrap(), [again]);
+}
+
+#[test]
 fn a_job_ends_once_and_stays_ended() {
     let (_folder, mut store) = open();
     let _ = store.begin(vec![job("a", "s")]).unwrap();
@@ -130,6 +140,8 @@ fn the_report_adds_up_by_strategy_day_and_job() {
     let days = report(By::Day, Which::default());
     let seen: Vec<_> = days.iter().map(|line| (line.day.as_str(), line.bids, line.cost.nanos())).collect();
     assert_eq!(seen, [("1970-01-03", 2, 0), ("1970-01-02", 2, 37), ("", 2, 0)]);
+    assert_eq!(store.day(1).unwrap(), [("s".into(), usd(37), usd(20))]);
+    assert_eq!(store.day(0).unwrap(), []);
     let second = Which { from: Some("1970-01-03".parse().unwrap()), to: None };
     assert_eq!(report(By::StrategyDay, second).len(), 2);
     let jobs = report(By::Job, Which::default());

@@ -53,7 +53,7 @@ fn an_instance_is_read_as_it_is() {
     assert_eq!(instance.closes_at_ms, Some(1_767_323_045_250));
     assert_eq!(instance.reward_due_at_ms, Some(1_767_323_045_000));
     assert_eq!(instance.messages.unwrap().get(), r#"[{"content":"hi","role":"user"}]"#);
-    assert_eq!((instance.model.as_deref(), instance.max_tokens), (Some("m"), Some(7)));
+    assert_eq!(instance.max_tokens, Some(7));
     assert_eq!((instance.stream, instance.is_agent), (Some(false), false));
     assert_eq!((instance.gen_reward, instance.percentage_reward), (None, Some(Share(500_000_000))));
 }

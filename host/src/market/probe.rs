@@ -1,0 +1,74 @@
+//! Whether the market will find us: our own endpoint, asked from here by its public address.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use rustls::ClientConfig;
+use url::Url;
+
+/// For the whole of it.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Says that it is this gateway that answers, and no other server.
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-sluice-endpoint");
+
+/// What follows the endpoint's path.
+const PATH: &str = "healthcheck";
+
+/// Why the endpoint cannot be given to the market.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotOurs {
+    #[error("it cannot be reached")]
+    Unreachable,
+    #[error("it answers with status {0}")]
+    Status(u16),
+    #[error("somebody else answers there")]
+    SomebodyElse,
+    #[error("it is no address that a path could follow")]
+    Address,
+}
+
+/// Asks the endpoint who it is.
+///
+/// # Errors
+///
+/// [`NotOurs`]: what was won could not be served.
+pub(crate) async fn ask(endpoint: &Url, tls: ClientConfig, ours: &str) -> Result<(), NotOurs> {
+    let page = page(endpoint).ok_or(NotOurs::Address)?;
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .no_proxy()
+        .timeout(WITHIN)
+        .build()
+        .map_err(|_| NotOurs::Unreachable)?;
+    let answer = client.get(page).send().await.map_err(|_| NotOurs::Unreachable)?;
+    if answer.status() != 200 {
+        return Err(NotOurs::Status(answer.status().as_u16()));
+    }
+    let said = answer.headers().get(HEADER).and_then(|said| said.to_str().ok());
+    if said == Some(ours) { Ok(()) } else { Err(NotOurs::SomebodyElse) }
+}
+
+fn page(endpoint: &Url) -> Option<Url> {
+    let mut page = endpoint.clone();
+    page.path_segments_mut().ok()?.pop_if_empty().push(PATH);
+    page.set_query(None);
+    Some(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_below_the_endpoint_with_and_without_a_slash() {
+        for endpoint in ["http://h/v1/completions/", "http://h/v1/completions", "http://h/v1/completions?x=1"]
+        {
+            let page = page(&endpoint.parse().unwrap()).unwrap();
+            assert_eq!(page.as_str(), "http://h/v1/completions/healthcheck", "{endpoint}");
+        }
+        assert_eq!(page(&"mailto:a@b".parse().unwrap()), None);
+    }
+}
