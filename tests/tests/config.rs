@@ -371,7 +371,7 @@ fn what_is_not_built_is_refused_and_said() {
 fn a_good_configuration_passes_and_is_summed_up() {
     let run = check(GOOD);
     assert_eq!(run.code, Some(0), "{run:?}");
-    for part in ["sluice.toml", "cheapest, echo, openai, priority", "fast"] {
+    for part in ["sluice.toml", "cheapest, echo, margin, minimum, openai, priority", "fast"] {
         assert!(run.stderr.contains(part), "no {part:?} in\n{}", run.stderr);
     }
     // The very same serves.
