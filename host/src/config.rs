@@ -37,7 +37,7 @@ pub(crate) use budgets::{Budget, MissingRun, Per, Unpriced};
 pub(crate) use environment::Environment;
 pub(crate) use ledger::Ledger;
 pub(crate) use limits::Limits;
-pub(crate) use market::{Market, Strategy};
+pub(crate) use market::{Agents, Market, Strategy};
 pub(crate) use problem::{ConfigError, Place, Problem};
 pub(crate) use secret::Secret;
 pub(crate) use tariffs::{Origin, Tariff, Tariffs};
@@ -212,6 +212,7 @@ impl Config {
             ("server.data_dir", self.server.data_dir != running.server.data_dir),
             ("server.master_key", self.server.master_key != running.server.master_key),
             ("plugins.dir", self.plugins.dir != running.plugins.dir),
+            ("market", self.market.is_some() && running.market.is_none()),
             ("plugins.file_events", self.plugins.file_events != running.plugins.file_events),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

@@ -4,7 +4,7 @@
 //! - `client`: the calls; `transport`: the only module that sends to the market; `error`: how a call fails
 //! - `account`: `sluice market`: login, key, deposit, balance
 //! - `bidder`: the loop; `appraisal`: what a job would cost; `bidding`: a round of bids; `tracking`: what
-//!   became of them; `probe`: whether the market would find us
+//!   became of them; `threads`: answers to messages; `endpoint`: ours, asked from here
 //! - `passes`, `jobs`: keys for jobs, and which of them work
 //! - `records`, `standing`, `pages`, `reporting`: what strategies and operators are shown
 
@@ -14,14 +14,15 @@ mod bidder;
 mod bidding;
 mod client;
 mod contract;
+mod endpoint;
 mod error;
 mod jobs;
 mod pages;
 mod passes;
-mod probe;
 mod records;
 mod reporting;
 mod standing;
+mod threads;
 mod tracking;
 mod transport;
 mod wire;
@@ -35,10 +36,10 @@ use sluice_ledger::seal::{SealError, SecretStore};
 use sluice_ledger::store::StoreError;
 
 pub(crate) use bidder::Bidder;
+pub(crate) use endpoint::HEADER as ENDPOINT_HEADER;
 pub(crate) use jobs::Jobs;
 pub(crate) use pages::{View, page};
 pub(crate) use passes::{JobPass, PREFIX};
-pub(crate) use probe::HEADER as ENDPOINT_HEADER;
 pub(crate) use standing::Standing;
 
 use crate::config::Config;

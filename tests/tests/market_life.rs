@@ -47,3 +47,30 @@ async fn jobs_are_won_served_and_paid_and_the_report_is_the_markets() {
     let report = fair.run(&["market", "report"]);
     assert!(report.contains(&paid.to_string()), "{paid}: {report}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_by_messages_is_answered_by_the_model_and_its_money_is_the_jobs() {
+    let fair = Fair::start(json!({ "season": {} }), "agents = \"model\"\n").await;
+    let id = fair.give(json!({ "credit": 0.5, "kind": "agent", "background": "Say it." })).await;
+    let books = fair.finals(1).await;
+    let theirs = &books.instances[0];
+    assert!(ours(theirs) && theirs.paid.nanos() > 0, "{theirs:?}");
+    let rows = fair.settled(1).await;
+    let row = row(&rows, &id);
+    assert_eq!((row["state"].as_str(), &row["earned_usd"]), (Some("paid"), &row["bid_usd"]));
+    let asked = fair.simulator.books().rows;
+    assert_eq!(asked.len(), 1);
+    let billed = asked[0].billed.prompt_tokens + 2 * asked[0].billed.completion_tokens;
+    assert_eq!(row["cost_usd"], usd(billed * 1000));
+    let chat = fair.run(&["market", "chat", &id]);
+    assert!(chat.contains("provider  You said: "), "{chat}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_bids_on_jobs_by_messages_that_nobody_would_answer() {
+    let fair = Fair::start(json!({ "season": {} }), "").await;
+    fair.give(json!({ "credit": 0.5, "kind": "agent" })).await;
+    let is_counted = |page: &Value| page["strategies"][0]["passed_over"]["agent"].as_u64() >= Some(2);
+    let page = fair.until("it is passed over", is_counted).await;
+    assert_eq!((page["report"].as_array().unwrap().len(), fair.books().instances[0].bids.len()), (0, 0));
+}

@@ -55,7 +55,7 @@ const SENDERS: [&str; 2] = ["host/src/connector.rs", "host/src/upstream.rs"];
 
 /// The modules that send to the market and to our own endpoint: a few calls a second, for which reqwest
 /// is good enough.
-const MARKET_SENDERS: [&str; 2] = ["host/src/market/probe.rs", "host/src/market/transport.rs"];
+const MARKET_SENDERS: [&str; 2] = ["host/src/market/endpoint.rs", "host/src/market/transport.rs"];
 
 /// Production lines of a file at most.
 const LINES_MAX: usize = 400;

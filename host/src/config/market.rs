@@ -66,8 +66,21 @@ pub(crate) struct Market {
     pub(crate) expected_output_tokens: u64,
     /// What a job's key may spend is the worst case of so many calls.
     pub(crate) calls_per_job: u32,
+    /// Jobs that are done by messages in a chat.
+    pub(crate) agents: Agents,
     /// Who decides; each about its share of the jobs.
     pub(crate) strategies: Vec<Strategy>,
+}
+
+/// What becomes of jobs that are done by messages in a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Agents {
+    /// Nobody bids on them.
+    Skip,
+    /// The operator reads and answers.
+    Chat,
+    /// The model answers.
+    Model,
 }
 
 /// One of `[[market.strategies]]`.
@@ -102,6 +115,7 @@ impl Market {
             jobs: 20,
             expected_output_tokens: 512,
             calls_per_job: 2,
+            agents: Agents::Skip,
             strategies: Vec::new(),
         })
     }
@@ -130,9 +144,19 @@ pub(super) fn market(table: &Table<'_>, models: &[Model], environment: &Environm
     let expected = count("expected_output_tokens", 1..=TOKENS_MAX);
     market.expected_output_tokens = expected.unwrap_or(market.expected_output_tokens);
     market.calls_per_job = small("calls_per_job", CALLS_MAX, market.calls_per_job);
+    market.agents = table.get("agents").and_then(|found| agents(&found)).unwrap_or(market.agents);
     market.strategies = strategies(table);
     table.finish();
     Some(market)
+}
+
+fn agents(found: &Found<'_>) -> Option<Agents> {
+    match found.text()? {
+        "skip" => Some(Agents::Skip),
+        "chat" => Some(Agents::Chat),
+        "model" => Some(Agents::Model),
+        _ => found.refuse("wanted \"skip\", \"chat\" or \"model\""),
+    }
 }
 
 /// One that is not named is the default: an empty list bids nothing.

@@ -22,6 +22,7 @@ use super::error::MarketError;
 use super::jobs::Jobs;
 use super::records::Records;
 use super::standing::Standing;
+use super::threads::Threads;
 use super::transport::Credential;
 use crate::config::{self, Secret};
 use crate::money::{Money, unix_ms};
@@ -45,11 +46,14 @@ pub(crate) struct Bidder {
     pub(super) resynced: Option<Instant>,
     /// Where the market was told to find us, when that was found to be so.
     pub(super) probed: Option<(Url, Instant)>,
+    /// On the account, when the market was asked last.
     pub(super) balance: Option<NanoUsd>,
     pub(super) bids: Option<Bucket>,
     /// Jobs of which it was said what would be bid.
     pub(super) rehearsed: HashSet<String>,
     pub(super) tls: ClientConfig,
+    /// Answers to messages that are being made.
+    pub(super) threads: Threads,
     secrets: Mutex<SecretStore>,
     link: Option<(Url, Arc<Client>)>,
     pause: Pause,
@@ -140,6 +144,7 @@ impl Bidder {
             bids: None,
             rehearsed: HashSet::new(),
             tls,
+            threads: Threads::default(),
             secrets: Mutex::new(secrets),
             link: None,
             pause: Pause::default(),

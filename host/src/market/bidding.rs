@@ -20,8 +20,8 @@ use super::appraisal::{Appraised, appraise};
 use super::bidder::{Bidder, Halt, Link, limits, model};
 use super::client::Offer;
 use super::contract::{Instance, InstanceId};
+use super::endpoint;
 use super::error::MarketError;
-use super::probe;
 use crate::config::{self, Secret};
 use crate::money::unix_ms;
 use crate::routes::Strategist;
@@ -75,6 +75,10 @@ impl Bidder {
         let mut shown: Vec<Vec<Appraised>> = strategists.iter().map(|_| Vec::new()).collect();
         for instance in fresh {
             let Some(place) = shares::of(instance.id.as_str(), &weights) else { continue };
+            if instance.is_agent && market.agents == config::Agents::Skip {
+                self.standing.passed_over(&strategists[place].name, "agent");
+                continue;
+            }
             match appraise(instance, model, asked, market, now_ms) {
                 Ok(appraised) => shown[place].push(appraised),
                 Err(unfit) => self.standing.passed_over(&strategists[place].name, unfit.name()),
@@ -113,16 +117,16 @@ impl Bidder {
     }
 
     /// Whether the market would find us.
-    async fn probe(&mut self, endpoint: &url::Url, market: &config::Market) -> Result<(), Halt> {
-        let good = |(url, at): &(url::Url, Instant)| url == endpoint && at.elapsed() < PROBE_EVERY;
+    async fn probe(&mut self, at: &url::Url, market: &config::Market) -> Result<(), Halt> {
+        let good = |(url, when): &(url::Url, Instant)| url == at && when.elapsed() < PROBE_EVERY;
         if market.dry_run || self.probed.as_ref().is_some_and(good) {
             return Ok(());
         }
         self.probed = None;
         let ours = self.jobs.passes().probe();
-        let found = probe::ask(endpoint, self.tls.clone(), &ours).await;
-        found.map_err(|why| Halt::new(Reason::Endpoint, format!("[market] endpoint {endpoint}: {why}")))?;
-        self.probed = Some((endpoint.clone(), Instant::now()));
+        let found = endpoint::probe(at, self.tls.clone(), &ours).await;
+        found.map_err(|why| Halt::new(Reason::Endpoint, format!("[market] endpoint {at}: {why}")))?;
+        self.probed = Some((at.clone(), Instant::now()));
         Ok(())
     }
 

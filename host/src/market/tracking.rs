@@ -44,6 +44,9 @@ impl Bidder {
         if self.resync_is_due(market) {
             self.resync(link).await?;
         }
+        if market.agents == config::Agents::Model {
+            self.answer_threads(link, market).await?;
+        }
         let polled = self.poll(link, market).await;
         self.settle(&polled.0).await?;
         polled.1
@@ -58,6 +61,8 @@ impl Bidder {
     async fn resync(&mut self, link: &Link) -> Result<(), Halt> {
         let listed = link.client.my_proposals(&link.who).await?;
         self.resynced = Some(Instant::now());
+        // Whether a key may ask is not documented: who is not told goes on without.
+        self.balance = link.client.balance(&link.who).await.ok().map(|balance| balance.wallet);
         let whole = listed.bad == 0 && listed.beyond == 0;
         let theirs: HashMap<&str, ProposalStatus> =
             listed.items.iter().map(|proposal| (proposal.instance_id.as_str(), proposal.status)).collect();

@@ -1,13 +1,19 @@
-//! Whether the market will find us: our own endpoint, asked from here by its public address.
+//! Our own endpoint, asked from here by its public address: whether the market will find us there, and
+//! for answers to those who write messages instead of calling.
 
 use std::time::Duration;
 
 use http::HeaderName;
+use http::header::CONTENT_TYPE;
 use rustls::ClientConfig;
+use serde_json::Value;
 use url::Url;
 
-/// For the whole of it.
+use crate::config::Secret;
+
+/// For the whole of a probe, and of a completion.
 const WITHIN: Duration = Duration::from_secs(10);
+const COMPLETED_WITHIN: Duration = Duration::from_secs(300);
 
 /// Says that it is this gateway that answers, and no other server.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-sluice-endpoint");
@@ -33,22 +39,38 @@ pub(crate) enum NotOurs {
 /// # Errors
 ///
 /// [`NotOurs`]: what was won could not be served.
-pub(crate) async fn ask(endpoint: &Url, tls: ClientConfig, ours: &str) -> Result<(), NotOurs> {
+pub(crate) async fn probe(endpoint: &Url, tls: ClientConfig, ours: &str) -> Result<(), NotOurs> {
     let page = page(endpoint).ok_or(NotOurs::Address)?;
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .no_proxy()
-        .timeout(WITHIN)
-        .build()
-        .map_err(|_| NotOurs::Unreachable)?;
+    let client = client(tls, WITHIN).ok_or(NotOurs::Unreachable)?;
     let answer = client.get(page).send().await.map_err(|_| NotOurs::Unreachable)?;
     if answer.status() != 200 {
         return Err(NotOurs::Status(answer.status().as_u16()));
     }
     let said = answer.headers().get(HEADER).and_then(|said| said.to_str().ok());
     if said == Some(ours) { Ok(()) } else { Err(NotOurs::SomebodyElse) }
+}
+
+/// The text of a completion, as the market would get it with this key; none where there is none.
+pub(crate) async fn complete(
+    endpoint: &Url,
+    tls: ClientConfig,
+    key: &Secret,
+    body: &Value,
+) -> Option<String> {
+    let request = client(tls, COMPLETED_WITHIN)?.post(endpoint.clone()).bearer_auth(key.reveal());
+    let answer = request.header(CONTENT_TYPE, "application/json").body(body.to_string()).send().await.ok()?;
+    if answer.status() != 200 {
+        tracing::debug!(status = answer.status().as_u16(), "no answer for a chat");
+        return None;
+    }
+    let answer: Value = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
+    let text = answer.pointer("/choices/0/message/content")?.as_str()?;
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn client(tls: ClientConfig, within: Duration) -> Option<reqwest::Client> {
+    let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().referer(false);
+    client.redirect(reqwest::redirect::Policy::none()).timeout(within).build().ok()
 }
 
 fn page(endpoint: &Url) -> Option<Url> {
