@@ -204,7 +204,14 @@ impl Ledger {
         let lock = DataLock::take(folder)?;
         let money = Arc::new(Money::open(folder, Moment::now())?);
         let keys = KeyBook::open(folder)?;
-        let market = config.market.as_ref().map(|_| Market::open(config)).transpose()?;
+        let market = config.market.as_ref().and_then(|_| match Market::open(config) {
+            Ok(market) => Some(market),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "no market: nothing is bid, and jobs that were won are not served");
+                None
+            }
+        });
         Ok(Ledger { money, keys, market, _lock: lock })
     }
 }

@@ -38,7 +38,8 @@ CREATE INDEX market_jobs_open ON market_jobs (bid_ms) WHERE ended_ms IS NULL;
 CREATE INDEX market_jobs_ended ON market_jobs (ended_ms) WHERE ended_ms IS NOT NULL;
 ";
 
-/// Jobs that are kept after they have ended, the newest; their sums are in no other table.
+/// Jobs that are kept after they have ended. Beyond, those go first that brought and cost nothing, and
+/// none of the last two days.
 pub const ENDED_KEPT: u32 = 200_000;
 
 /// Rows that go in one step.
@@ -113,21 +114,6 @@ pub enum Outcome {
     Unpaid,
     /// It was ours, and we did not serve it.
     Failed,
-}
-
-/// What a job has come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
-    /// Which job.
-    pub id: String,
-    /// How.
-    pub outcome: Outcome,
-    /// What it has cost.
-    pub cost: NanoUsd,
-    /// What we were paid.
-    pub earned: NanoUsd,
-    /// When, in milliseconds since the Unix epoch.
-    pub ended_ms: u64,
 }
 
 impl State {
@@ -215,18 +201,18 @@ impl MarketStore {
         batch.commit()
     }
 
-    /// Jobs have ended; each ends once.
+    /// Jobs have ended, as they say; each ends once. One that says that it goes on is left alone.
     ///
     /// # Errors
     ///
     /// [`StoreError`]; none has ended then.
-    pub fn end(&mut self, endings: &[Ending]) -> Result<(), StoreError> {
+    pub fn end(&mut self, jobs: &[Job]) -> Result<(), StoreError> {
         let batch = self.0.batch()?;
         let set = "UPDATE market_jobs SET state = ?2, cost = ?3, earned = ?4, ended_ms = ?5 \
              WHERE id = ?1 AND ended_ms IS NULL";
-        for Ending { id, outcome, cost, earned, ended_ms } in endings {
-            let state = State::Ended(*outcome).name();
-            let values = params![id, state, number(*cost), number(*earned), milliseconds(*ended_ms)?];
+        for Job { id, state, cost, earned, ended_ms, .. } in jobs {
+            let Some(ended_ms) = ended_ms else { continue };
+            let values = params![id, state.name(), number(*cost), number(*earned), milliseconds(*ended_ms)?];
             batch.connection().prepare_cached(set)?.execute(values)?;
         }
         forget(&batch)?;
@@ -331,18 +317,22 @@ fn insert(batch: &Batch<'_>, job: &Job) -> Result<bool, StoreError> {
 /// pruning takes them.
 fn forget(batch: &Batch<'_>) -> Result<(), StoreError> {
     let connection = batch.connection();
-    let newest = "SELECT ended_ms FROM market_jobs WHERE ended_ms IS NOT NULL \
-         ORDER BY ended_ms DESC LIMIT 1 OFFSET ?1";
-    let bound: Option<i64> =
-        connection.prepare_cached(newest)?.query_row([ENDED_KEPT], |found| found.get(0)).optional()?;
-    let Some(bound) = bound else { return Ok(()) };
-    let oldest = "SELECT id FROM market_jobs WHERE ended_ms <= ?1 ORDER BY ended_ms, id LIMIT ?2";
+    let newest: Option<i64> = connection
+        .prepare_cached("SELECT ended_ms FROM market_jobs WHERE ended_ms IS NOT NULL ORDER BY ended_ms DESC LIMIT 1 OFFSET ?1")?
+        .query_row([ENDED_KEPT], |found| found.get(0))
+        .optional()?;
+    if newest.is_none() {
+        return Ok(());
+    }
+    let gone = "SELECT id FROM market_jobs WHERE ended_ms < (SELECT max(ended_ms) FROM market_jobs) - ?1 \
+         ORDER BY cost > 0 OR earned > 0, ended_ms, id LIMIT ?2";
     let end = format!(
-        "UPDATE accounts SET ends_s = 0 WHERE budget = ?3 AND scope IN (SELECT 'job-' || id FROM ({oldest}))"
+        "UPDATE accounts SET ends_s = 0 WHERE budget = ?3 AND scope IN (SELECT 'job-' || id FROM ({gone}))"
     );
-    connection.prepare_cached(&end)?.execute(params![bound, ROWS_MAX, IN_TOTAL])?;
-    let remove = format!("DELETE FROM market_jobs WHERE id IN ({oldest})");
-    connection.prepare_cached(&remove)?.execute(params![bound, ROWS_MAX])?;
+    let kept_ms = (2 * DAY_MS).cast_signed();
+    connection.prepare_cached(&end)?.execute(params![kept_ms, ROWS_MAX, IN_TOTAL])?;
+    let remove = format!("DELETE FROM market_jobs WHERE id IN ({gone})");
+    connection.prepare_cached(&remove)?.execute(params![kept_ms, ROWS_MAX])?;
     Ok(())
 }
 

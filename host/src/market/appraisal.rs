@@ -20,6 +20,11 @@ use crate::call::Call;
 use crate::config;
 use crate::routes::{Model, Target};
 
+/// A job takes bids for so long at most, in milliseconds, and is rewarded so long after: a day, and a
+/// week. Those that were seen take minutes, and hours.
+const OPEN_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+const REWARDED_MS_MAX: u64 = 7 * OPEN_MS_MAX;
+
 /// Bytes that a call may have beyond what the market shows of it: settings and the like.
 const EXTRA_BYTES: u64 = 1024;
 
@@ -42,7 +47,7 @@ pub(crate) struct Appraised {
 /// What nobody of the targets can be asked for, or nobody knows the cost of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
-    /// The market does not say until when it goes.
+    /// The market does not say until when it goes, or says what nobody means.
     Times,
     /// It can be read by nobody.
     Body,
@@ -80,9 +85,7 @@ pub(crate) fn appraise(
     market: &config::Market,
     now_ms: u64,
 ) -> Result<Appraised, Unfit> {
-    let (Some(closes_at_ms), Some(due_at_ms)) = (instance.closes_at_ms, instance.reward_due_at_ms) else {
-        return Err(Unfit::Times);
-    };
+    let (closes_at_ms, due_at_ms) = times_of(&instance, now_ms).ok_or(Unfit::Times)?;
     let request = Request::read(&instance, asked, market.expected_output_tokens)?;
     let calls = u64::from(market.calls_per_job);
     let costs = (0..).zip(&model.targets).filter_map(|(id, target)| {
@@ -112,11 +115,23 @@ pub(crate) fn appraise(
     Ok(Appraised { id: instance.id, job, expected, worst, closes_at_ms, due_at_ms })
 }
 
+/// When bidding closes, and when the reward is due. A job that goes on for ever would keep its place and
+/// its money for ever.
+fn times_of(instance: &Instance, now_ms: u64) -> Option<(u64, u64)> {
+    let (closes_at_ms, due_at_ms) = (instance.closes_at_ms?, instance.reward_due_at_ms?);
+    let is_meant = now_ms < closes_at_ms
+        && closes_at_ms < due_at_ms
+        && closes_at_ms - now_ms <= OPEN_MS_MAX
+        && due_at_ms - closes_at_ms <= REWARDED_MS_MAX;
+    is_meant.then_some((closes_at_ms, due_at_ms))
+}
+
 impl Request {
     fn read(instance: &Instance, asked: &str, output_usual: u64) -> Result<Request, Unfit> {
         let body = body(instance, asked)?;
         let call = Call::imagined(body).map_err(|_| Unfit::Body)?;
-        let limit = instance.max_tokens;
+        // As where a call is held: some vendors take a limit of nothing for none.
+        let limit = instance.max_tokens.filter(|limit| *limit > 0);
         let output_expected = limit.map_or(output_usual, |limit| limit.min(output_usual));
         Ok(Request { call, limit, output_expected })
     }

@@ -31,6 +31,9 @@ use crate::snapshot::{Current, Snapshot};
 /// Where there is no market in the configuration: one may come.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// Between two looks at who has called, at the end.
+const DRAIN_EVERY: Duration = Duration::from_millis(100);
+
 /// Looks at the market until it is told that this is the end.
 pub(crate) struct Bidder {
     pub(super) current: Current,
@@ -75,6 +78,15 @@ pub(crate) struct Parts {
 pub(super) struct Link {
     pub(super) client: Arc<Client>,
     pub(super) who: Credential,
+}
+
+/// What came of a round of bids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bids {
+    /// The market has taken one at least.
+    Taken,
+    /// None was made, or all were refused.
+    None,
 }
 
 /// When to ask for a job again.
@@ -151,17 +163,25 @@ impl Bidder {
         })
     }
 
-    /// Until it ends: no bid is made any more then, and what was won is still served.
+    /// Bids until the gateway drains. What was won is still served then, and what is called for is still
+    /// written down as ours, until this is dropped.
     pub(crate) async fn run(mut self, mut ends: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.looks() => {}
+            _ = ends.wait_for(|ends| *ends) => {}
+        }
         loop {
-            let wait = tokio::select! {
-                wait = self.look() => wait,
-                _ = ends.wait_for(|ends| *ends) => return,
-            };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                _ = ends.wait_for(|ends| *ends) => return,
+            if let Err(halt) = self.note_won().await {
+                tracing::warn!(why = halt.why, "what was won last is found again by comparing proposals");
             }
+            tokio::time::sleep(DRAIN_EVERY).await;
+        }
+    }
+
+    async fn looks(&mut self) {
+        loop {
+            let wait = self.look().await;
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -183,14 +203,18 @@ impl Bidder {
                 let link = self.link(market)?;
                 self.track(&link, market).await?;
                 if waits.is_zero() {
-                    self.bid(&link, &snapshot, market).await?;
+                    return self.bid(&link, &snapshot, market).await;
                 }
             }
-            Ok(())
+            Ok(Bids::None)
         };
         match came.await {
-            Ok(()) if waits.is_zero() => self.goes_on(),
-            Ok(()) => {}
+            Ok(Bids::Taken) => self.goes_on(),
+            // That there is money shows only where the market takes a bid.
+            Ok(Bids::None) if waits.is_zero() && self.pause.reason() != Some(Reason::Balance) => {
+                self.goes_on();
+            }
+            Ok(Bids::None) => {}
             Err(halt) => self.halts(halt),
         }
         if follows { market.scan_every } else { waits.min(market.scan_every.max(IDLE)) }

@@ -12,16 +12,17 @@ use sluice_core::market::pause::Reason;
 use sluice_core::market::shares;
 use sluice_core::money::NanoUsd;
 use sluice_core::rate::{Admission, Bucket, Limit};
-use sluice_ledger::market::{Job, MarketStore, Outcome, State};
+use sluice_ledger::market::{Job, MarketStore, State};
 use sluice_runtime::{Decided, Strategy, Versioned};
 use tokio::task::JoinSet;
 
 use super::appraisal::{Appraised, appraise};
-use super::bidder::{Bidder, Halt, Link, limits, model};
+use super::bidder::{Bidder, Bids, Halt, Link, limits, model};
 use super::client::Offer;
 use super::contract::{Instance, InstanceId};
 use super::endpoint;
 use super::error::MarketError;
+use super::tracking::Ended;
 use crate::config::{self, Secret};
 use crate::money::unix_ms;
 use crate::routes::Strategist;
@@ -58,11 +59,11 @@ impl Bidder {
         link: &Link,
         snapshot: &Arc<Snapshot>,
         market: &config::Market,
-    ) -> Result<(), Halt> {
+    ) -> Result<Bids, Halt> {
         let strategists = snapshot.routes.strategists();
-        let Some((model, asked)) = model(snapshot, market) else { return Ok(()) };
+        let Some((model, asked)) = model(snapshot, market) else { return Ok(Bids::None) };
         let Some(endpoint) = market.endpoint.as_ref().filter(|_| !strategists.is_empty()) else {
-            return Ok(());
+            return Ok(Bids::None);
         };
         self.probe(endpoint, market).await?;
         let listed = link.client.open_instances(&link.who).await?;
@@ -70,6 +71,13 @@ impl Bidder {
         let (now, now_ms) = (Instant::now(), unix_ms());
         let mut fresh: Vec<Instance> =
             listed.items.into_iter().filter(|instance| self.is_fresh(instance, now, now_ms)).collect();
+        if market.dry_run {
+            fresh.retain(|instance| !self.rehearsed.contains(instance.id.as_str()));
+        } else {
+            self.rehearsed.clear();
+        }
+        // What can never be bid on takes no place among those that are shown.
+        fresh.retain(|instance| instance.credit >= market.floor);
         fresh.sort_by_key(|instance| instance.closes_at_ms);
         let weights: Vec<u32> = strategists.iter().map(|strategist| strategist.share).collect();
         let mut shown: Vec<Vec<Appraised>> = strategists.iter().map(|_| Vec::new()).collect();
@@ -79,7 +87,8 @@ impl Bidder {
                 self.standing.passed_over(&strategists[place].name, "agent");
                 continue;
             }
-            match appraise(instance, model, asked, market, now_ms) {
+            // Long texts are read more than once: not where requests are served.
+            match tokio::task::block_in_place(|| appraise(instance, model, asked, market, now_ms)) {
                 Ok(appraised) => shown[place].push(appraised),
                 Err(unfit) => self.standing.passed_over(&strategists[place].name, unfit.name()),
             }
@@ -109,11 +118,10 @@ impl Bidder {
             return Err(Halt::new(Reason::Strategies, "no strategy has decided; see their faults"));
         }
         if market.dry_run {
-            self.rehearse(&wanted)
-        } else {
-            self.propose(link, wanted, endpoint).await?
+            self.rehearse(&wanted);
+            return Ok(Bids::None);
         }
-        Ok(())
+        self.propose(link, wanted, endpoint).await
     }
 
     /// Whether the market would find us.
@@ -134,7 +142,7 @@ impl Bidder {
         let id = instance.id.as_str();
         let is_late =
             instance.closes_at_ms.is_some_and(|at_ms| at_ms <= now_ms.saturating_add(CLOSES_MIN_MS));
-        !is_late && !self.jobs.has(id) && !self.refusals.bars(id, now) && !self.rehearsed.contains(id)
+        !is_late && !self.jobs.has(id) && !self.refusals.bars(id, now)
     }
 
     /// May take a second of CPU time, so off the workers.
@@ -240,9 +248,9 @@ impl Bidder {
     }
 
     /// Writes the jobs down, and then sends the proposals.
-    async fn propose(&mut self, link: &Link, wanted: Vec<Wanted>, endpoint: &url::Url) -> Result<(), Halt> {
+    async fn propose(&mut self, link: &Link, wanted: Vec<Wanted>, endpoint: &url::Url) -> Result<Bids, Halt> {
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(Bids::None);
         }
         let mut ids: HashMap<String, InstanceId> =
             wanted.iter().map(|wanted| (wanted.job.id.clone(), wanted.id.clone())).collect();
@@ -270,20 +278,21 @@ impl Bidder {
             let Ok((job, said)) = done else { continue };
             match self.said(&job, said) {
                 Said::Taken => states.push((job.id, State::Open)),
-                Said::Refused => refused.push((job, Outcome::Refused, NanoUsd::ZERO)),
+                Said::Refused => refused.push((job, Ended::Refused)),
                 Said::Halts(halt, stands) => {
                     came = Err(halt);
                     if !stands {
-                        refused.push((job, Outcome::Refused, NanoUsd::ZERO));
+                        refused.push((job, Ended::Refused));
                     }
                 }
             }
         }
         // What was not sent is as if it had not been thought of.
-        refused.extend(waiting.map(|(_, job)| (job, Outcome::Refused, NanoUsd::ZERO)));
+        refused.extend(waiting.map(|(_, job)| (job, Ended::Refused)));
+        let bids = if states.is_empty() { Bids::None } else { Bids::Taken };
         self.set_states(states).await?;
         self.end(refused).await?;
-        came
+        came.map(|()| bids)
     }
 
     /// What the market's answer to a proposal means.
@@ -302,9 +311,14 @@ impl Bidder {
                 self.refusals.refused(&job.id, Instant::now());
                 Said::Refused
             }
-            MarketError::Balance { .. }
-            | MarketError::Unauthorized { .. }
-            | MarketError::Throttled { .. } => Said::Halts(error.into(), false),
+            // It may be this job alone that is not for us.
+            MarketError::Balance { .. } => {
+                self.refusals.refused(&job.id, Instant::now());
+                Said::Halts(error.into(), false)
+            }
+            MarketError::Unauthorized { .. } | MarketError::Throttled { .. } => {
+                Said::Halts(error.into(), false)
+            }
             // It may stand.
             MarketError::Unreachable { .. }
             | MarketError::Timeout

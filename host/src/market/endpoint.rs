@@ -28,6 +28,8 @@ pub(crate) enum NotOurs {
     Unreachable,
     #[error("it answers with status {0}")]
     Status(u16),
+    #[error("it is refused there: an address of the outside needs [keys] required = true")]
+    Forbidden,
     #[error("somebody else answers there")]
     SomebodyElse,
     #[error("it is no address that a path could follow")]
@@ -43,8 +45,10 @@ pub(crate) async fn probe(endpoint: &Url, tls: ClientConfig, ours: &str) -> Resu
     let page = page(endpoint).ok_or(NotOurs::Address)?;
     let client = client(tls, WITHIN).ok_or(NotOurs::Unreachable)?;
     let answer = client.get(page).send().await.map_err(|_| NotOurs::Unreachable)?;
-    if answer.status() != 200 {
-        return Err(NotOurs::Status(answer.status().as_u16()));
+    match answer.status().as_u16() {
+        200 => {}
+        403 => return Err(NotOurs::Forbidden),
+        status => return Err(NotOurs::Status(status)),
     }
     let said = answer.headers().get(HEADER).and_then(|said| said.to_str().ok());
     if said == Some(ours) { Ok(()) } else { Err(NotOurs::SomebodyElse) }

@@ -17,13 +17,21 @@ pub(crate) struct Jobs {
     under_way: Mutex<HashMap<String, UnderWay>>,
 }
 
+/// What is known of a job's fate, but for what the market says of it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) ours: bool,
+    pub(crate) denied: bool,
+}
+
 /// A job that was bid on.
-#[derive(Clone)]
 pub(crate) struct UnderWay {
     pub(crate) job: Job,
     pass: Arc<JobPass>,
     /// The market has called: it is ours.
     called: bool,
+    /// By the market's list of our proposals it is somebody else's.
+    denied: bool,
 }
 
 impl Jobs {
@@ -43,8 +51,15 @@ impl Jobs {
         let mut under_way = self.lock();
         for job in jobs {
             let pass = Arc::new(JobPass::new(&job.id, &job.model, job.worst));
-            under_way.insert(job.id.clone(), UnderWay { job, pass, called: false });
+            let found = UnderWay { job, pass, called: false, denied: false };
+            under_way.insert(found.job.id.clone(), found);
         }
+    }
+
+    /// What could not be written down as ended has not ended.
+    pub(crate) fn put_back(&self, jobs: Vec<UnderWay>) {
+        let mut under_way = self.lock();
+        under_way.extend(jobs.into_iter().map(|found| (found.job.id.clone(), found)));
     }
 
     /// Whose key this is. A job whose key is used is ours.
@@ -70,23 +85,35 @@ impl Jobs {
         }
     }
 
-    /// Jobs whose keys were used and that are not known to be won: they are now.
+    /// Jobs whose keys were used and that are not written down as won.
     pub(crate) fn newly_won(&self) -> Vec<String> {
-        let mut under_way = self.lock();
-        let won = under_way.values_mut().filter(|found| found.called && found.job.state != State::Won);
-        won.map(|found| {
-            found.job.state = State::Won;
-            found.job.id.clone()
-        })
-        .collect()
+        let under_way = self.lock();
+        let won = under_way.values().filter(|found| found.called && found.job.state != State::Won);
+        won.map(|found| found.job.id.clone()).collect()
     }
 
-    /// Their keys do not work any more.
-    pub(crate) fn end<'j>(&self, ids: impl Iterator<Item = &'j str>) {
-        let mut under_way = self.lock();
-        for id in ids {
-            under_way.remove(id);
+    /// By the market's list of our proposals somebody else has it.
+    pub(crate) fn deny(&self, id: &str) {
+        if let Some(found) = self.lock().get_mut(id) {
+            found.denied = true;
         }
+    }
+
+    /// What is known of a job's fate here.
+    pub(crate) fn known(&self, id: &str) -> Option<Known> {
+        let under_way = self.lock();
+        let found = under_way.get(id)?;
+        let ours = found.called || found.job.state == State::Won;
+        Some(Known { ours, denied: found.denied })
+    }
+
+    /// The key of this job does not work any more. None, where a call of it is under way, from its head
+    /// to the end of its answer: what it costs is not known then.
+    pub(crate) fn end(&self, id: &str) -> Option<UnderWay> {
+        let mut under_way = self.lock();
+        // Whoever is let in has a share of the pass, and is let in under this lock.
+        under_way.get(id).filter(|found| Arc::strong_count(&found.pass) == 1)?;
+        under_way.remove(id)
     }
 
     pub(crate) fn has(&self, id: &str) -> bool {
@@ -165,16 +192,25 @@ mod tests {
         assert_eq!(jobs.enter("sk-sluice-job-a-x", 5).err(), Some(Stranger::Unknown));
         let again = Jobs::new(secret(), jobs.list(|_| true));
         assert!(again.enter(&key, 5).is_ok());
-        again.end(["a"].into_iter());
+        assert!(again.end("a").is_some() && again.end("a").is_none());
         assert_eq!(again.enter(&key, 5).err(), Some(Stranger::Revoked));
     }
 
     #[test]
-    fn a_job_that_is_called_is_ours_and_that_is_news_once() {
+    fn a_job_that_is_called_is_ours_and_does_not_end_while_it_is_called() {
         let jobs = Jobs::new(JobSecret::new([7; 32]), vec![job("a", State::Open), job("b", State::Open)]);
         assert!(jobs.newly_won().is_empty());
-        jobs.enter(&jobs.passes().make("a"), 5).unwrap();
-        assert_eq!((jobs.newly_won(), jobs.newly_won()), (vec!["a".to_owned()], Vec::new()));
+        let pass = jobs.enter(&jobs.passes().make("a"), 5).unwrap();
+        assert_eq!(jobs.newly_won(), ["a"], "until it is written down");
+        assert!(jobs.end("a").is_none(), "a call is under way");
+        drop(pass);
+        let ended = jobs.end("a").unwrap();
+        jobs.put_back(vec![ended]);
+        assert_eq!(jobs.known("a"), Some(Known { ours: true, denied: false }), "it is still ours");
+        jobs.set_state("a", State::Won);
+        assert!(jobs.newly_won().is_empty());
+        jobs.deny("b");
+        assert_eq!(jobs.known("b"), Some(Known { ours: false, denied: true }));
         assert_eq!(jobs.counts(), (1, 1, NanoUsd::from_nanos(20)));
         assert_eq!(jobs.exposure(|job| job.state == State::Won).risk.nanos(), 40);
         assert_eq!(jobs.exposure(|_| true).jobs, 2);

@@ -59,7 +59,8 @@ impl Records {
     /// A new day has begun, if that is so.
     pub(crate) fn at(&mut self, now_ms: u64) {
         let day = now_ms / DAY_MS;
-        if self.day != day {
+        // A clock that goes back opens no day again.
+        if self.day < day {
             self.day = day;
             for record in self.by_strategy.values_mut() {
                 (record.spent_today, record.earned_today) = (NanoUsd::ZERO, NanoUsd::ZERO);
@@ -69,6 +70,7 @@ impl Records {
 
     /// A job has ended.
     pub(crate) fn ended(&mut self, job: &Job) {
+        self.at(job.ended_ms.unwrap_or_default());
         let record = self.by_strategy.entry(job.strategy.clone()).or_default();
         record.spent = record.spent.saturating_add(job.cost);
         record.earned = record.earned.saturating_add(job.earned);

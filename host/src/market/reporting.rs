@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 use sluice_core::money::NanoUsd;
-use sluice_ledger::market::report::{Line, Which};
+use sluice_ledger::market::report::{By, Line, Which};
 use sluice_ledger::store::Store;
 
 use super::account::AccountError;
@@ -18,7 +18,8 @@ use crate::commands::table;
 ///
 /// [`AccountError`] where the ledger cannot be read, or nobody takes the answer.
 pub(super) fn report(store: &Store, args: &MarketReportArgs) -> Result<(), AccountError> {
-    let lines = store.market_report(args.by, Which { from: args.from, to: args.to })?;
+    let which = Which { from: args.from, to: args.to };
+    let lines = store.market_report(args.by, which)?;
     let mut out = io::stdout().lock();
     if args.json {
         let rows: Vec<Value> = lines.iter().map(row).collect();
@@ -41,7 +42,8 @@ pub(super) fn report(store: &Store, args: &MarketReportArgs) -> Result<(), Accou
     ];
     let mut rows = vec![heads.map(String::from).to_vec()];
     rows.extend(lines.iter().map(|line| cells(line, &name(line))));
-    rows.push(cells(&sum(&lines), "all"));
+    // Of all, however many are listed.
+    rows.push(cells(&sum(&store.market_report(By::Strategy, which)?), "all"));
     Ok(table(out, &rows)?)
 }
 

@@ -2,6 +2,7 @@
 //! calls would be, and with its money.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustls::ClientConfig;
@@ -35,6 +36,15 @@ pub(super) struct Threads {
 struct Turn {
     at: Instant,
     task: AbortHandle,
+    made: Arc<Mutex<Made>>,
+}
+
+/// Answers that were paid for.
+#[derive(Default)]
+struct Made {
+    count: usize,
+    /// One that the market has not taken yet; it is not made again.
+    undelivered: Option<String>,
 }
 
 /// How the job's completions are asked for.
@@ -47,7 +57,7 @@ struct Us {
 
 impl Bidder {
     /// Looks at the chats of jobs that are ours, and answers who waits. Does not wait for the answers.
-    pub(super) async fn answer_threads(&mut self, link: &Link, market: &config::Market) -> Result<(), Halt> {
+    pub(super) fn answer_threads(&mut self, link: &Link, market: &config::Market) -> Result<(), Halt> {
         while self.threads.tasks.try_join_next().is_some() {}
         let Some(endpoint) = &market.endpoint else { return Ok(()) };
         let now_ms = unix_ms();
@@ -62,35 +72,62 @@ impl Bidder {
             if self.threads.tasks.len() >= AT_ONCE {
                 break;
             }
+            // One by calls has no chat that anybody waits in; it is found out once, and then rarely.
             let Ok(id) = job.id.parse::<InstanceId>() else { continue };
-            let instance = link.client.instance(&link.who, &id).await?;
-            if !instance.is_agent {
-                continue;
-            }
             let key = Secret::new(&self.jobs.passes().make(&job.id));
             let key = key.ok_or_else(|| Halt::new(Reason::Ledger, "a job's key cannot be made"))?;
             let (link, model, tls) = (link.clone(), job.model, self.tls.clone());
             let us = Us { endpoint: endpoint.clone(), tls, key, model };
+            let before = self.threads.by_job.get(&job.id);
+            let made = before.map_or_else(Arc::default, |turn| Arc::clone(&turn.made));
+            let kept = Arc::clone(&made);
+            let name = job.id.clone();
             let task = self.threads.tasks.spawn(async move {
-                if let Err(error) = turn(&link, &instance, us).await {
+                if let Err(error) = turn(&link, &id, us, &kept).await {
                     tracing::debug!(job = job.id, %error, "a chat goes on later");
                 }
             });
-            self.threads.by_job.insert(id.to_string(), Turn { at: Instant::now(), task });
+            self.threads.by_job.insert(name, Turn { at: Instant::now(), task, made });
         }
         Ok(())
     }
 }
 
 /// One look at a chat: whoever wrote last waits for the other.
-async fn turn(link: &Link, instance: &Instance, us: Us) -> Result<(), MarketError> {
-    let said = link.client.chat(&link.who, &instance.id).await?.items;
-    let Some(messages) = asked(instance, &said) else { return Ok(()) };
-    let body = json!({ "model": us.model, "messages": messages });
-    match endpoint::complete(&us.endpoint, us.tls, &us.key, &body).await {
-        Some(text) => link.client.send_message(&link.who, &instance.id, &text).await,
-        None => Ok(()),
+async fn turn(link: &Link, id: &InstanceId, us: Us, made: &Mutex<Made>) -> Result<(), MarketError> {
+    let instance = link.client.instance(&link.who, id).await?;
+    if !instance.is_agent {
+        return Ok(());
     }
+    let said = link.client.chat(&link.who, id).await?.items;
+    let Some(messages) = asked(&instance, &said) else {
+        lock(made).undelivered = None;
+        return Ok(());
+    };
+    let undelivered = lock(made).undelivered.clone();
+    let text = match undelivered {
+        Some(text) => text,
+        None if lock(made).count >= ANSWERS_MAX => return Ok(()),
+        None => {
+            let body = json!({ "model": us.model, "messages": messages });
+            let Some(text) = endpoint::complete(&us.endpoint, us.tls, &us.key, &body).await else {
+                lock(made).count += 1;
+                return Ok(());
+            };
+            let mut made = lock(made);
+            made.count += 1;
+            made.undelivered = Some(text.clone());
+            text
+        }
+    };
+    link.client.send_message(&link.who, id, &text).await?;
+    lock(made).undelivered = None;
+    Ok(())
+}
+
+/// What a panic leaves behind is an answer that is made again.
+fn lock(made: &Mutex<Made>) -> MutexGuard<'_, Made> {
+    made.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The conversation, as a model is shown it; none where nobody waits for us.

@@ -4,17 +4,19 @@
 //! than any list; so our proposals as the market has them, which are all that there ever were, are
 //! compared now and then only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_core::money::NanoUsd;
-use sluice_ledger::market::{Ending, Job, Outcome, State};
+use sluice_ledger::market::{Job, Outcome, State};
+use sluice_ledger::store::StoreError;
 use tokio::task::JoinSet;
 
 use super::bidder::{Bidder, Halt, Link, Poll};
 use super::contract::{Instance, InstanceStatus, ProposalStatus};
 use super::error::MarketError;
+use super::jobs::Known;
 use crate::config;
 use crate::money::unix_ms;
 
@@ -28,28 +30,51 @@ const POLL_MOST: Duration = Duration::from_secs(30);
 /// How long after its reward was due a job may still be paid.
 const LATE_MS: u64 = 60_000;
 
-/// What is to be done about a job.
-enum Fate {
-    Goes(State),
-    Ends(Outcome, NanoUsd),
+/// Where it is not known whether the market has a proposal, it may still be about to take it.
+const SENDING_MS: u64 = 120_000;
+
+/// How a job has ended, as far as that is known before its cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The market did not take the proposal.
+    Refused,
+    /// It takes no more of it; what whoever had it was paid.
+    Over { ours: bool, earned: NanoUsd },
+}
+
+/// What the market says of one job.
+enum Said {
+    Of(Box<Instance>),
+    /// It does not know it.
+    Unknown,
+    /// Nothing that makes sense.
+    Nonsense,
 }
 
 impl Bidder {
-    /// Asks what has become of what is under way.
+    /// Asks what has become of what is under way. Whatever fails, what was learned counts.
     pub(super) async fn track(&mut self, link: &Link, market: &config::Market) -> Result<(), Halt> {
-        let won = self.jobs.newly_won();
-        if !won.is_empty() {
-            self.set_states(won.into_iter().map(|id| (id, State::Won)).collect()).await?;
-        }
+        self.note_won().await?;
+        let mut came = Ok(());
         if self.resync_is_due(market) {
-            self.resync(link).await?;
+            self.resynced = Some(Instant::now());
+            came = self.resync(link).await;
         }
-        if market.agents == config::Agents::Model {
-            self.answer_threads(link, market).await?;
+        if market.agents == config::Agents::Model && came.is_ok() {
+            came = self.answer_threads(link, market);
         }
-        let polled = self.poll(link, market).await;
-        self.settle(&polled.0).await?;
-        polled.1
+        if came.is_ok() {
+            let (learned, polled) = self.poll(link, market).await;
+            came = polled;
+            self.settle(learned).await?;
+        }
+        came
+    }
+
+    /// Jobs that were called for are ours, and are so after a restart.
+    pub(super) async fn note_won(&mut self) -> Result<(), Halt> {
+        let won = self.jobs.newly_won();
+        self.set_states(won.into_iter().map(|id| (id, State::Won)).collect()).await
     }
 
     fn resync_is_due(&self, market: &config::Market) -> bool {
@@ -57,51 +82,56 @@ impl Bidder {
         !rests && !self.jobs.list(|job| job.state != State::Won).is_empty()
     }
 
-    /// Which of our proposals the market has, and which have won.
+    /// Which of our proposals the market has, and which have won. A list that makes no sense is no reason
+    /// to do nothing else: it is of all that there ever were.
     async fn resync(&mut self, link: &Link) -> Result<(), Halt> {
-        let listed = link.client.my_proposals(&link.who).await?;
-        self.resynced = Some(Instant::now());
         // Whether a key may ask is not documented: who is not told goes on without.
         self.balance = link.client.balance(&link.who).await.ok().map(|balance| balance.wallet);
+        let listed = match link.client.my_proposals(&link.who).await {
+            Ok(listed) => listed,
+            Err(error) if is_of_one(&error) => {
+                tracing::warn!(%error, "our proposals cannot be compared with the market's");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         let whole = listed.bad == 0 && listed.beyond == 0;
         let theirs: HashMap<&str, ProposalStatus> =
             listed.items.iter().map(|proposal| (proposal.instance_id.as_str(), proposal.status)).collect();
+        let now_ms = unix_ms();
         let (mut states, mut gone) = (Vec::new(), Vec::new());
         for job in self.jobs.list(|job| job.state != State::Won) {
+            let waits = now_ms < job.closes_ms.min(job.bid_ms.saturating_add(SENDING_MS));
             match theirs.get(job.id.as_str()) {
                 Some(ProposalStatus::Awarded) => states.push((job.id, State::Won)),
-                Some(ProposalStatus::Pending | ProposalStatus::Other(_)) if job.state == State::Sending => {
-                    states.push((job.id, State::Open));
+                Some(status) => {
+                    if matches!(status, ProposalStatus::Other(_)) {
+                        self.jobs.deny(&job.id);
+                    }
+                    if job.state == State::Sending {
+                        states.push((job.id, State::Open));
+                    }
                 }
-                // It never got there; the job may still be open.
-                None if whole && job.state == State::Sending => gone.push(job),
-                Some(ProposalStatus::Pending | ProposalStatus::Other(_)) | None => {}
+                // It never got there.
+                None if whole && job.state == State::Sending && !waits => gone.push((job, Ended::Refused)),
+                None => {}
             }
         }
         self.set_states(states).await?;
-        self.end(gone.into_iter().map(|job| (job, Outcome::Refused, NanoUsd::ZERO)).collect()).await
+        self.end(gone).await
     }
 
-    /// Asks for jobs that something may have become of. What was learned counts, whatever fails then.
-    async fn poll(
-        &mut self,
-        link: &Link,
-        market: &config::Market,
-    ) -> (Vec<(Job, Option<Instance>)>, Result<(), Halt>) {
+    /// Asks for jobs that something may have become of.
+    async fn poll(&mut self, link: &Link, market: &config::Market) -> (Vec<(Job, Said)>, Result<(), Halt>) {
         let (now, now_ms) = (Instant::now(), unix_ms());
         // Of what is open there is no news before it closes.
         let closed = self.jobs.list(|job| job.state == State::Won || job.closes_ms <= now_ms);
-        self.polls.retain(|id, _| closed.iter().any(|job| job.id == *id));
-        let mut due: Vec<Job> = closed
-            .into_iter()
-            .filter(|job| self.polls.get(&job.id).is_none_or(|poll| poll.next <= now))
-            .collect();
+        let followed: HashSet<&str> = closed.iter().map(|job| job.id.as_str()).collect();
+        self.polls.retain(|id, _| followed.contains(id.as_str()));
+        let is_due = |job: &Job| self.polls.get(&job.id).is_none_or(|poll| poll.next <= now);
+        let mut due: Vec<Job> = closed.into_iter().filter(is_due).collect();
         due.sort_unstable_by_key(|job| job.closes_ms);
         due.truncate(POLLS_MAX);
-        for job in &due {
-            let wait = self.polls.get(&job.id).map_or(market.scan_every, |poll| poll.wait * 2).min(POLL_MOST);
-            self.polls.insert(job.id.clone(), Poll { next: now + wait, wait });
-        }
         let (mut asked, mut learned, mut came) = (JoinSet::new(), Vec::new(), Ok(()));
         let mut due = due.into_iter();
         loop {
@@ -109,41 +139,42 @@ impl Bidder {
                 && came.is_ok()
                 && let Some(job) = due.next()
             {
+                let wait = self.polls.get(&job.id).map_or(market.scan_every, |poll| poll.wait * 2);
+                let wait = wait.min(POLL_MOST);
+                self.polls.insert(job.id.clone(), Poll { next: now + wait, wait });
                 let link = link.clone();
                 asked.spawn(async move {
                     let said = match job.id.parse() {
-                        Ok(id) => link.client.instance(&link.who, &id).await.map(Some),
-                        Err(_) => Ok(None),
+                        Ok(id) => link.client.instance(&link.who, &id).await,
+                        Err(_) => Err(MarketError::Garbage { why: "a job of ours has no good id" }),
                     };
                     (job, said)
                 });
             }
             match asked.join_next().await {
                 None => return (learned, came),
-                Some(Ok((job, Ok(instance)))) => learned.push((job, instance)),
-                // The market does not know it any more.
+                Some(Ok((job, Ok(instance)))) => learned.push((job, Said::Of(Box::new(instance)))),
                 Some(Ok((job, Err(MarketError::Refused { status: 404 | 410, .. })))) => {
-                    learned.push((job, None));
+                    learned.push((job, Said::Unknown));
                 }
+                // Nobody else's job has to wait for it.
+                Some(Ok((job, Err(error)))) if is_of_one(&error) => learned.push((job, Said::Nonsense)),
                 Some(Ok((_, Err(error)))) => came = Err(Halt::from(error)),
                 Some(Err(_ended)) => {}
             }
         }
     }
 
-    async fn settle(&mut self, learned: &[(Job, Option<Instance>)]) -> Result<(), Halt> {
+    async fn settle(&mut self, learned: Vec<(Job, Said)>) -> Result<(), Halt> {
         let now_ms = unix_ms();
-        let (mut states, mut ended) = (Vec::new(), Vec::new());
-        for (job, instance) in learned {
-            match fate(job, instance.as_ref(), now_ms) {
-                Some(Fate::Goes(state)) if state != job.state => states.push((job.id.clone(), state)),
-                // What it costs is known when its last call has ended.
-                Some(Fate::Ends(..)) if self.money.is_drawn_on(&job.id) => {}
-                Some(Fate::Ends(outcome, earned)) => ended.push((job.clone(), outcome, earned)),
-                Some(Fate::Goes(_)) | None => {}
-            }
-        }
-        self.set_states(states).await?;
+        let ended = learned.into_iter().filter_map(|(job, said)| {
+            // It may have been called for since.
+            let known = self.jobs.known(&job.id)?;
+            let ended = fate(&job, known, &said, now_ms)?;
+            Some((job, ended))
+        });
+        // What it costs is known when its last call has ended.
+        let ended = ended.filter(|(job, _)| !self.money.is_drawn_on(&job.id)).collect();
         self.end(ended).await
     }
 
@@ -151,51 +182,47 @@ impl Bidder {
         if states.is_empty() {
             return Ok(());
         }
-        for (id, state) in &states {
-            self.jobs.set_state(id, *state);
+        let states = self.stored(move |store| {
+            store.set_states(states.iter().map(|(id, state)| (id.as_str(), *state)))?;
+            Ok(states)
+        });
+        for (id, state) in states.await? {
+            self.jobs.set_state(&id, state);
         }
-        let store = move |store: &mut sluice_ledger::market::MarketStore| {
-            store.set_states(states.iter().map(|(id, state)| (id.as_str(), *state)))
-        };
-        Ok(self.stored(store).await?)
+        Ok(())
     }
 
-    /// Jobs have ended: their keys do not work any more, and they are in the report.
-    pub(super) async fn end(&mut self, ended: Vec<(Job, Outcome, NanoUsd)>) -> Result<(), Halt> {
+    /// Jobs have ended: their keys do not work any more, and they are in the report. One of which a call
+    /// is under way ends later.
+    pub(super) async fn end(&mut self, ended: Vec<(Job, Ended)>) -> Result<(), Halt> {
+        let mut taken = Vec::with_capacity(ended.len());
+        let ended: Vec<(Job, Ended)> = ended
+            .into_iter()
+            .filter(|(job, _)| self.jobs.end(&job.id).map(|found| taken.push(found)).is_some())
+            .collect();
         if ended.is_empty() {
             return Ok(());
         }
-        // Nobody calls for them from here on.
-        self.jobs.end(ended.iter().map(|(job, ..)| job.id.as_str()));
-        let again: Vec<Job> = ended.iter().map(|(job, ..)| job.clone()).collect();
         let money = Arc::clone(&self.money);
         let stored = self.stored(move |store| {
             // What calls have cost is in the store when this has been waited for.
-            money.spending.flush().map_err(|_| sluice_ledger::store::StoreError::Locked)?;
-            let mut endings = Vec::with_capacity(ended.len());
+            money.spending.flush().map_err(|_| StoreError::Locked)?;
             let mut jobs = Vec::with_capacity(ended.len());
-            for (job, outcome, earned) in ended {
-                let (cost, ended_ms) = (store.spent(&job.id)?, unix_ms());
-                // Who was paid has served; who served nothing has not.
-                let outcome = match outcome {
-                    Outcome::Unpaid if cost == NanoUsd::ZERO => Outcome::Failed,
-                    Outcome::Refused | Outcome::Lost | Outcome::Paid | Outcome::Unpaid | Outcome::Failed => {
-                        outcome
-                    }
-                };
-                endings.push(Ending { id: job.id.clone(), outcome, cost, earned, ended_ms });
-                jobs.push(Job {
-                    state: State::Ended(outcome),
-                    cost,
-                    earned,
-                    ended_ms: Some(ended_ms),
-                    ..job
-                });
+            for (job, ended) in ended {
+                let (cost, ended_ms) = (store.spent(&job.id)?, Some(unix_ms()));
+                let (outcome, earned) = outcome(ended, cost);
+                jobs.push(Job { state: State::Ended(outcome), cost, earned, ended_ms, ..job });
             }
-            store.end(&endings)?;
+            store.end(&jobs)?;
             Ok(jobs)
         });
-        let jobs = stored.await.inspect_err(|_| self.jobs.begin(again))?;
+        let jobs = match stored.await {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                self.jobs.put_back(taken);
+                return Err(error.into());
+            }
+        };
         for job in jobs {
             self.records.ended(&job);
             let Job { id, strategy, state, bid, cost, earned, .. } = &job;
@@ -207,29 +234,50 @@ impl Bidder {
 }
 
 /// What has become of a job that takes no bids any more; none: nobody can tell yet.
-fn fate(job: &Job, instance: Option<&Instance>, now_ms: u64) -> Option<Fate> {
-    let ours = job.state == State::Won;
-    let is_over = now_ms >= job.due_ms.saturating_add(LATE_MS);
-    let unpaid = if ours { Outcome::Unpaid } else { Outcome::Lost };
-    let Some(instance) = instance else {
-        return Some(Fate::Ends(unpaid, NanoUsd::ZERO));
+fn fate(job: &Job, known: Known, said: &Said, now_ms: u64) -> Option<Ended> {
+    let over = |earned| Some(Ended::Over { ours: known.ours, earned });
+    if let Said::Of(instance) = said {
+        match instance.status {
+            InstanceStatus::Failed => return over(NanoUsd::ZERO),
+            InstanceStatus::Finalized => {
+                let whole = instance.gen_reward.unwrap_or(NanoUsd::ZERO);
+                let earned = instance.percentage_reward.map_or(whole, |share| share.part_of(whole));
+                // The requester pays no more than that; what is said beyond is a mistake.
+                return over(earned.min(job.credit));
+            }
+            InstanceStatus::Open | InstanceStatus::Resolved | InstanceStatus::Other(_) => {}
+        }
+    }
+    let is_over = match said {
+        Said::Unknown => now_ms >= job.due_ms,
+        Said::Of(_) | Said::Nonsense => now_ms >= job.due_ms.saturating_add(LATE_MS),
     };
-    match instance.status {
-        InstanceStatus::Failed => Some(Fate::Ends(unpaid, NanoUsd::ZERO)),
-        InstanceStatus::Finalized if !ours => Some(Fate::Ends(Outcome::Lost, NanoUsd::ZERO)),
-        InstanceStatus::Finalized => {
-            let whole = instance.gen_reward.unwrap_or(NanoUsd::ZERO);
-            let earned = instance.percentage_reward.map_or(whole, |share| share.part_of(whole));
-            // Nobody pays more than that; what is said beyond is a mistake.
-            let earned = earned.min(NanoUsd::ATTEMPT_MAX);
-            let outcome = if earned > NanoUsd::ZERO { Outcome::Paid } else { Outcome::Unpaid };
-            Some(Fate::Ends(outcome, earned))
-        }
-        InstanceStatus::Open | InstanceStatus::Resolved | InstanceStatus::Other(_) if is_over => {
-            Some(Fate::Ends(unpaid, NanoUsd::ZERO))
-        }
-        InstanceStatus::Open | InstanceStatus::Resolved | InstanceStatus::Other(_) => {
-            (job.state == State::Sending).then_some(Fate::Goes(State::Sending))
-        }
+    let is_lost = known.denied && !known.ours;
+    if is_over || is_lost { over(NanoUsd::ZERO) } else { None }
+}
+
+/// Who was called has had it, whatever is said.
+fn outcome(ended: Ended, cost: NanoUsd) -> (Outcome, NanoUsd) {
+    let served = cost > NanoUsd::ZERO;
+    match ended {
+        Ended::Refused if !served => (Outcome::Refused, NanoUsd::ZERO),
+        Ended::Over { ours: false, .. } if !served => (Outcome::Lost, NanoUsd::ZERO),
+        Ended::Over { earned, .. } if earned > NanoUsd::ZERO => (Outcome::Paid, earned),
+        Ended::Refused | Ended::Over { .. } if served => (Outcome::Unpaid, NanoUsd::ZERO),
+        Ended::Refused | Ended::Over { .. } => (Outcome::Failed, NanoUsd::ZERO),
+    }
+}
+
+/// A failure that says nothing of other jobs.
+fn is_of_one(error: &MarketError) -> bool {
+    match error {
+        MarketError::Garbage { .. }
+        | MarketError::Refused { .. }
+        | MarketError::Balance { .. }
+        | MarketError::Server { .. } => true,
+        MarketError::Unreachable { .. }
+        | MarketError::Timeout
+        | MarketError::Throttled { .. }
+        | MarketError::Unauthorized { .. } => false,
     }
 }

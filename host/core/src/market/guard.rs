@@ -101,9 +101,9 @@ impl Limits {
     /// What the day may still lose, if all that is under way goes wrong.
     pub fn loss_left(&self, under_way: &Exposure) -> NanoUsd {
         let Exposure { risk, spent, earned, .. } = *under_way;
-        // A sum beyond all measure bars.
-        let lost = spent.saturating_add(risk);
-        self.loss_per_day.saturating_add(earned).saturating_sub(lost)
+        // What is earned makes up for costs. It is the market's word, and lets nobody lose more.
+        let lost = spent.saturating_sub(earned).saturating_add(risk);
+        self.loss_per_day.saturating_sub(lost)
     }
 }
 
@@ -156,8 +156,9 @@ mod tests {
         assert_eq!(check(bid(10, 10, 151)), Err(Barred::Loss));
         let full = Exposure { jobs: 3, ..Exposure::default() };
         assert_eq!(limits().check(&full, &bid(10, 10, 1)), Err(Barred::Jobs));
-        let lucky = Exposure { earned: usd(200), ..exposure };
-        assert_eq!(limits().check(&lucky, &bid(10, 10, 350)), Ok(()), "what was earned can be lost again");
+        let lucky = Exposure { earned: usd(2000), ..exposure };
+        assert_eq!(limits().check(&lucky, &bid(10, 10, 200)), Ok(()));
+        assert_eq!(limits().check(&lucky, &bid(10, 10, 201)), Err(Barred::Loss), "no gain lifts the limit");
     }
 
     #[test]
@@ -167,7 +168,7 @@ mod tests {
         exposure.begins(usd(60));
         exposure.ends(usd(40), usd(30), usd(5));
         assert_eq!(exposure, Exposure { jobs: 1, risk: usd(60), spent: usd(30), earned: usd(5) });
-        assert_eq!(limits().loss_left(&exposure), usd(215));
+        assert_eq!(limits().loss_left(&exposure), usd(215), "300 but 25 lost and 60 at risk");
         exposure.new_day();
         assert_eq!(limits().loss_left(&exposure), usd(240));
     }

@@ -85,7 +85,7 @@ impl Line {
 }
 
 impl Store {
-    /// Profit and loss; by day the last first, else by name.
+    /// Profit and loss, the last first.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl Store {
              coalesce(sum(cost), 0), coalesce(sum(earned), 0) FROM market_jobs \
              WHERE (:from IS NULL OR date(ended_ms / 1000, 'unixepoch') >= :from) \
              AND (:to IS NULL OR date(ended_ms / 1000, 'unixepoch') <= :to) \
-             GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3 LIMIT {ROWS_MAX}",
+             GROUP BY 1, 2, 3 ORDER BY 1 DESC, max(coalesce(ended_ms, bid_ms)) DESC, 2, 3 LIMIT {ROWS_MAX}",
             is("refused"),
             is("lost"),
             is("paid"),

@@ -36,8 +36,9 @@ fn job(id: &str, strategy: &str) -> Job {
     }
 }
 
-fn ending(id: &str, outcome: Outcome, cost: u64, earned: u64, ended_ms: u64) -> Ending {
-    Ending { id: id.into(), outcome, cost: usd(cost), earned: usd(earned), ended_ms }
+fn ending(id: &str, outcome: Outcome, cost: u64, earned: u64, ended_ms: u64) -> Job {
+    let state = State::Ended(outcome);
+    Job { state, cost: usd(cost), earned: usd(earned), ended_ms: Some(ended_ms), ..job(id, "s") }
 }
 
 #[test]
@@ -147,27 +148,34 @@ fn the_report_adds_up_by_strategy_day_and_job() {
     let jobs = report(By::Job, Which::default());
     let states: Vec<_> = jobs.iter().map(|line| (line.job.as_str(), line.state.as_str())).collect();
     let wanted =
-        [("c", "lost"), ("e", "refused"), ("a", "paid"), ("b", "unpaid"), ("d", "sending"), ("f", "won")];
+        [("c", "lost"), ("e", "refused"), ("b", "unpaid"), ("a", "paid"), ("d", "sending"), ("f", "won")];
     assert_eq!(states, wanted);
-    assert_eq!(jobs[2].profit(), "0.000000013");
+    assert_eq!(jobs[3].profit(), "0.000000013");
 }
 
 #[test]
-fn the_oldest_go_with_the_accounts_of_their_keys() {
+fn what_brought_nothing_goes_first_with_its_account_and_nothing_of_the_last_days() {
+    const DAY_MS: u64 = 86_400_000;
     let (_folder, mut store) = open();
     let add = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) \
-         INSERT INTO market_jobs SELECT 'j' || i, 's', 'p', 'm', 'lost', 1, 1, 1, 1, 0, 0, 1, 1, 1, i FROM n";
-    store.0.connection().execute(add, [ENDED_KEPT + 5]).unwrap();
+         INSERT INTO market_jobs SELECT 'j' || i, 's', 'p', 'm', 'lost', 1, 1, 1, 1, i % 2, 0, 1, 1, 1, \
+         iif(i <= 20, i, ?2) FROM n";
+    let values = rusqlite::params![ENDED_KEPT + 5, (3 * DAY_MS).cast_signed()];
+    store.0.connection().execute(add, values).unwrap();
     let batch = store.store().batch().unwrap();
-    for (scope, charge) in [("job-j1", 5), ("job-j9", 7)] {
+    for (scope, charge) in [("job-j2", 5), ("job-j30", 7)] {
         let key = AccountKey { budget: IN_TOTAL.into(), scope: scope.into(), start_s: 0 };
         let id = batch.account(&key).unwrap().id;
         batch.settle("0", id, usd(charge)).unwrap();
     }
     batch.commit().unwrap();
+    let gone = |store: &MarketStore, ids: [&str; 4]| ids.map(|id| store.job(id).unwrap().is_none());
     store.end(&[]).unwrap();
-    assert!(store.job("j5").unwrap().is_none() && store.job("j6").unwrap().is_some());
+    // All that is older is less than a step's worth.
+    assert_eq!(gone(&store, ["j1", "j2", "j20", "j21"]), [true, true, true, false]);
     let ends = "SELECT scope FROM accounts WHERE ends_s = 0";
-    let gone: String = store.0.connection().query_row(ends, [], |found| found.get(0)).unwrap();
-    assert_eq!(gone, "job-j1");
+    let ended: String = store.0.connection().query_row(ends, [], |found| found.get(0)).unwrap();
+    assert_eq!(ended, "job-j2");
+    store.end(&[]).unwrap();
+    assert!(store.job("j21").unwrap().is_some(), "there is room");
 }
