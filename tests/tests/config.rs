@@ -170,6 +170,11 @@ const MARKET: &[Broken] = &[
     ),
     broken("[[models]]", "[market]\nscan_every = \"99ms\"\n[[models]]", &["toml:12", "100ms to 10m"]),
     broken("[[models]]", "[market]\nresync_every = \"2h\"\n[[models]]", &["toml:12", "1s to 1h"]),
+    broken(
+        "[[models]]",
+        "[[budgets]]\nname = \"runs\"\nper = \"run\"\ncap_usd = \"1\"\nmissing_run = \"refuse\"\n[market]\nmodel = \"fast\"\n[[models]]",
+        &["market.model", "missing_run = \"key\""],
+    ),
     broken("[[models]]", "[market]\ndry_run = \"yes\"\n[[models]]", &["toml:12", "true or false"]),
     broken(
         "[[models]]",

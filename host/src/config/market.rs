@@ -7,7 +7,7 @@ use url::Url;
 
 use super::reader::{Found, Table};
 use super::sections::{base_url, plugin_config, secret};
-use super::{Environment, Located, Model, Secret};
+use super::{Budget, Environment, Located, MissingRun, Model, Per, Secret};
 
 /// Where the market is, where nothing is said.
 const DEFAULT_BASE_URL: &str = "https://api.marketrouter.ai";
@@ -121,7 +121,12 @@ impl Market {
     }
 }
 
-pub(super) fn market(table: &Table<'_>, models: &[Model], environment: &Environment) -> Option<Market> {
+pub(super) fn market(
+    table: &Table<'_>,
+    models: &[Model],
+    budgets: &[Budget],
+    environment: &Environment,
+) -> Option<Market> {
     let mut market = Market::standard()?;
     if let Some(found) = table.get("base_url") {
         market.base_url = base_url(found).unwrap_or(market.base_url);
@@ -130,6 +135,15 @@ pub(super) fn market(table: &Table<'_>, models: &[Model], environment: &Environm
     // Hidden: who writes the key itself there is not to read it in a message.
     market.api_key = table.get("api_key").and_then(|found| secret(&found.hidden(), environment));
     market.model = table.get("model").and_then(|found| model(found, models));
+    let refuses = |budget: &&Budget| {
+        budget.enforces() && budget.per == Per::Run && budget.missing_run == MissingRun::Refuse
+    };
+    if let (Some(model), Some(budget)) = (&market.model, budgets.iter().find(refuses)) {
+        table.report(model.place.problem(format!(
+            "calls of jobs name no run, and the budget {:?} refuses them: wanted its missing_run = \"key\"",
+            budget.rule.name
+        )));
+    }
     times(table, &mut market);
     if let Some(found) = table.get("dry_run") {
         market.dry_run = found.truth().unwrap_or(true);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sluice_core::pattern::Pattern;
 use sluice_ledger::seal::master::MasterKey;
@@ -10,8 +11,8 @@ use toml::de::DeTable;
 
 use super::reader::{Document, Found, Table};
 use super::{
-    Access, Config, ConfigError, Environment, Ledger, Located, Model, Place, PluginFolder, Secret, Server,
-    Target, TargetModel, Tariffs, Upstream, VendorTimers,
+    Access, Budget, Config, ConfigError, Environment, Ledger, Located, Model, Place, PluginFolder, Secret,
+    Server, Target, TargetModel, Tariffs, Upstream, VendorTimers,
 };
 use super::{access, budgets, ledger, limits, market, price, tariffs, timers};
 
@@ -42,10 +43,10 @@ pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result
         let prices = tariffs::read(&root, &upstreams);
         tariffs::assign(prices, &mut upstreams)?;
         let models = models(&root);
-        let budgets = budgets::budgets(&root, &models).into();
+        let budgets: Arc<[Budget]> = budgets::budgets(&root, &models).into();
         let ledger = root.table("ledger").map_or_else(Ledger::default, |table| ledger::ledger(&table));
         let market = root.table("market");
-        let market = market.and_then(|table| market::market(&table, &models, environment));
+        let market = market.and_then(|table| market::market(&table, &models, &budgets, environment));
         check_names(&root, &upstreams, &models);
         root.not_built("listen", "further listeners");
         root.finish();
