@@ -162,6 +162,9 @@ async fn a_dry_run_says_once_what_it_would_bid_and_sends_nothing() {
     let page = fair.page().await;
     assert_eq!(page["strategies"][0]["proposals"], json!({ "dry_run": 2 }), "{page:#}");
     assert_eq!(page["report"], json!([]));
+    // The control: the same jobs are bid on when it is for real.
+    fair.configure("");
+    fair.finals(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

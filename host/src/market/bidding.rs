@@ -60,6 +60,10 @@ impl Bidder {
         market: &config::Market,
     ) -> Result<(), Halt> {
         let strategists = snapshot.routes.strategists();
+        if !market.dry_run {
+            // What was only told about is bid on from here on.
+            self.rehearsed.clear();
+        }
         let Some((model, asked)) = model(snapshot, market) else { return Ok(()) };
         let Some(endpoint) = market.endpoint.as_ref().filter(|_| !strategists.is_empty()) else {
             return Ok(());
