@@ -4,7 +4,9 @@
 //! - [`command`]: the program run to its end, as `sluice check` is
 //! - [`answer`]: what came back, and the laws that every refusal keeps
 //! - [`little_market`]: a market of accounts alone
+//! - [`market`]: a gateway between a vendor and a market of jobs
 //! - [`raw_vendor`]: a vendor without manners
+//! - [`relay`]: a way to a server that can be cut
 //! - [`secrets`]: whether bytes hold a secret, in any of the forms it may take
 //! - [`stage`]: a gateway in front of a stand-in
 //! - [`versions`]: plugins that differ in what was written into them
@@ -16,6 +18,7 @@ pub mod gateway;
 pub mod little_market;
 pub mod market;
 pub mod raw_vendor;
+pub mod relay;
 pub mod secrets;
 pub mod stage;
 pub mod versions;

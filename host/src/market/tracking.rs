@@ -30,8 +30,9 @@ const POLL_MOST: Duration = Duration::from_secs(30);
 /// How long after its reward was due a job may still be paid.
 const LATE_MS: u64 = 60_000;
 
-/// Where it is not known whether the market has a proposal, it may still be about to take it.
-const SENDING_MS: u64 = 120_000;
+/// Where it is not known whether the market has a proposal, it may still be about to take it: for longer
+/// than a call may last.
+const SENDING_MS: u64 = 20_000;
 
 /// How a job has ended, as far as that is known before its cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
