@@ -55,6 +55,8 @@ async fn risk_and_loss_hold_to_the_last_job() {
     let worst = nanos(&fair.under_way(1).await["at_risk_usd"]);
     // Room for three and not for four, but for a billionth.
     fair.configure(&format!("risk_usd = \"{}\"", usd(4 * worst - 1)));
+    // A look that has begun before goes by what it has begun with.
+    fair.scans(2).await;
     give_equal(&fair, 6).await;
     let page = barred(&fair, "margin", "risk").await;
     assert_eq!((bids(&fair.books()).len(), nanos(&page["at_risk_usd"])), (3, 3 * worst));

@@ -186,7 +186,8 @@ async fn a_stop_ends_bidding_and_finishes_what_was_won() {
     let books = simulator.market_books("m").unwrap();
     assert_eq!(books.provider("p").unwrap().proposals.received, 1, "{log}");
     let later = market.asked("GET /_market/m/v1/instances").len() - looked;
-    assert_eq!(later, 0, "nobody looks at the market any more: {log}");
+    // One look may have been on its way; the notice alone has time for ten.
+    assert!(later <= 1, "nobody looks at the market any more, but {later} times: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
