@@ -4,7 +4,7 @@
 //! than any list; so our proposals as the market has them, which are all that there ever were, are
 //! compared now and then only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,8 @@ impl Bidder {
         let (now, now_ms) = (Instant::now(), unix_ms());
         // Of what is open there is no news before it closes.
         let closed = self.jobs.list(|job| job.state == State::Won || job.closes_ms <= now_ms);
-        self.polls.retain(|id, _| closed.iter().any(|job| job.id == *id));
+        let followed: HashSet<&str> = closed.iter().map(|job| job.id.as_str()).collect();
+        self.polls.retain(|id, _| followed.contains(id.as_str()));
         let mut due: Vec<Job> = closed
             .into_iter()
             .filter(|job| self.polls.get(&job.id).is_none_or(|poll| poll.next <= now))
