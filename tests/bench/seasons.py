@@ -9,6 +9,7 @@ PRICE = {"input": 15, "output": 75}
 
 ARRIVALS_PER_SECOND = 400
 OPEN_MS = 1000
+REWARD_TIMEOUT_MS = 3000
 
 # The vendor repeats the prompt, cut at max_tokens. The first class costs less than the least bid of a cent, the
 # third four times as much: who asks a cent for all of them loses.
@@ -73,4 +74,4 @@ RIVALS = {
 STRATEGIES = ("minimum", "margin", "adaptive")
 
 # What the day may lose in the seasons that show the limit.
-LIMIT_USD = "0.50"
+LIMIT_USD = "2.00"

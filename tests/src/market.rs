@@ -12,27 +12,36 @@ use crate::{Gateway, Options, command};
 /// The vendor's key, and that of the market.
 pub const VARIABLES: [(&str, &str); 2] = [("KEY", "sk-of-the-test"), ("MARKET_KEY", "mk-of-the-test")];
 
+/// Dollars for a million tokens of the vendor, input and output, where a test says nothing else.
+pub const PRICE: [u64; 2] = [1, 2];
+
 /// A market, a vendor, and a gateway between them.
 pub struct Fair {
     pub simulator: Simulator,
     pub gateway: Gateway,
+    price: [u64; 2],
 }
 
 impl Fair {
     /// Opens the market with this script, whose account has ten dollars, and starts a gateway with these
     /// lines in its `[market]`.
     pub async fn start(script: Value, market: &str) -> Fair {
+        Fair::priced(PRICE, script, market).await
+    }
+
+    /// The same, with a vendor at this price: dollars for a million tokens, input and output.
+    pub async fn priced(price: [u64; 2], script: Value, market: &str) -> Fair {
         let simulator = Simulator::start("127.0.0.1:0").await.expect("the stand-in starts");
         open(&simulator, script);
-        let gateway = Gateway::start(&config(&simulator, None, market), &Options::with(&VARIABLES));
-        let fair = Fair { simulator, gateway };
+        let gateway = Gateway::start(&config(&simulator, None, price, market), &Options::with(&VARIABLES));
+        let fair = Fair { simulator, gateway, price };
         fair.configure(market);
         fair
     }
 
     /// Writes the configuration anew, with where the gateway listens, and waits until it serves.
     pub fn configure(&self, market: &str) {
-        let text = config(&self.simulator, Some(self.gateway.address()), market);
+        let text = config(&self.simulator, Some(self.gateway.address()), self.price, market);
         let file = self.gateway.folder().join("sluice.toml");
         if std::fs::read_to_string(&file).is_ok_and(|before| before == text) {
             return;
@@ -48,6 +57,7 @@ impl Fair {
         let fair = Fair {
             simulator: self.simulator,
             gateway: Gateway::start_in(folder, &Options::with(&VARIABLES)),
+            price: self.price,
         };
         fair.configure(market);
         fair
@@ -131,14 +141,15 @@ pub fn open(simulator: &Simulator, mut script: Value) {
     simulator.open_market("m", script).expect("the market opens");
 }
 
-/// `address`: where the gateway listens, once that is known.
-pub fn config(simulator: &Simulator, address: Option<&str>, market: &str) -> String {
+/// `address`: where the gateway listens, once that is known. `price`: as of [`Fair::priced`].
+pub fn config(simulator: &Simulator, address: Option<&str>, price: [u64; 2], market: &str) -> String {
+    let [input, output] = price;
     let endpoint = address
         .map_or_else(String::new, |address| format!("endpoint = \"http://{address}/v1/completions/\"\n"));
     let api_key = if market.contains("api_key") { "" } else { "api_key = \"env:MARKET_KEY\"\n" };
     format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n[upstreams.a]\nadapter = \"openai\"\nbase_url = \"{}\"\nsecrets = {{ api-key = \"env:KEY\" }}\n\
-         [[models]]\nname = \"serves\"\ntargets = [{{ upstream = \"a\", model = \"big\", price = {{ input = \"1\", output = \"2\" }}, max_output = 200 }}]\n\
+         [[models]]\nname = \"serves\"\ntargets = [{{ upstream = \"a\", model = \"big\", price = {{ input = \"{input}\", output = \"{output}\" }}, max_output = 200 }}]\n\
          [market]\nbase_url = \"{}\"\nmodel = \"serves\"\nscan_every = \"100ms\"\nresync_every = \"1s\"\n{endpoint}{api_key}{market}\n",
         simulator.base_url("a"),
         simulator.market_url("m"),
