@@ -89,6 +89,11 @@ impl Jobs {
         }
     }
 
+    /// As it stands now; none: it is not under way.
+    pub(crate) fn get(&self, id: &str) -> Option<Job> {
+        self.lock().get(id).map(|found| found.job.clone())
+    }
+
     pub(crate) fn has(&self, id: &str) -> bool {
         self.lock().contains_key(id)
     }
@@ -175,6 +180,8 @@ mod tests {
         assert!(jobs.newly_won().is_empty());
         jobs.enter(&jobs.passes().make("a"), 5).unwrap();
         assert_eq!((jobs.newly_won(), jobs.newly_won()), (vec!["a".to_owned()], Vec::new()));
+        assert_eq!(jobs.get("a").map(|job| job.state), Some(State::Won));
+        assert_eq!(jobs.get("b").map(|job| job.state), Some(State::Open));
         assert_eq!(jobs.counts(), (1, 1, NanoUsd::from_nanos(20)));
         assert_eq!(jobs.exposure(|job| job.state == State::Won).risk.nanos(), 40);
         assert_eq!(jobs.exposure(|_| true).jobs, 2);

@@ -37,16 +37,19 @@ enum Fate {
 impl Bidder {
     /// Asks what has become of what is under way.
     pub(super) async fn track(&mut self, link: &Link, market: &config::Market) -> Result<(), Halt> {
-        let won = self.jobs.newly_won();
-        if !won.is_empty() {
-            self.set_states(won.into_iter().map(|id| (id, State::Won)).collect()).await?;
-        }
+        self.note_won().await?;
         if self.resync_is_due(market) {
             self.resync(link).await?;
         }
         let polled = self.poll(link, market).await;
         self.settle(&polled.0).await?;
         polled.1
+    }
+
+    /// Jobs that the market has called us for are ours.
+    async fn note_won(&self) -> Result<(), Halt> {
+        let won = self.jobs.newly_won();
+        self.set_states(won.into_iter().map(|id| (id, State::Won)).collect()).await
     }
 
     fn resync_is_due(&self, market: &config::Market) -> bool {
@@ -128,14 +131,17 @@ impl Bidder {
     }
 
     async fn settle(&mut self, learned: &[(Job, Option<Instance>)]) -> Result<(), Halt> {
+        // The market may have called, and even paid, since the jobs were listed that it was asked for.
+        self.note_won().await?;
         let now_ms = unix_ms();
         let (mut states, mut ended) = (Vec::new(), Vec::new());
-        for (job, instance) in learned {
-            match fate(job, instance.as_ref(), now_ms) {
-                Some(Fate::Goes(state)) if state != job.state => states.push((job.id.clone(), state)),
+        for (asked, instance) in learned {
+            let Some(job) = self.jobs.get(&asked.id) else { continue };
+            match fate(&job, instance.as_ref(), now_ms) {
+                Some(Fate::Goes(state)) if state != job.state => states.push((job.id, state)),
                 // What it costs is known when its last call has ended.
                 Some(Fate::Ends(..)) if self.money.is_drawn_on(&job.id) => {}
-                Some(Fate::Ends(outcome, earned)) => ended.push((job.clone(), outcome, earned)),
+                Some(Fate::Ends(outcome, earned)) => ended.push((job, outcome, earned)),
                 Some(Fate::Goes(_)) | None => {}
             }
         }
