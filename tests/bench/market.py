@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -31,6 +32,7 @@ JOBS = int(os.environ.get("JOBS", 5000))
 SEEDS = int(os.environ.get("SEEDS", 20))
 FIRST_SEED = int(os.environ.get("FIRST_SEED", 1))
 LIMIT_SEEDS = int(os.environ.get("LIMIT_SEEDS", 5))
+ARRIVALS = int(os.environ.get("ARRIVALS", seasons.ARRIVALS_PER_SECOND))
 AT_ONCE = int(os.environ.get("AT_ONCE", 2))
 SETS = os.environ.get("SETS", " ".join(seasons.RIVALS)).split()
 STRATEGIES = os.environ.get("STRATEGIES", " ".join(seasons.STRATEGIES)).split()
@@ -47,6 +49,8 @@ class Wrong(Exception):
 
 
 def main():
+    # As an exception, so that what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     wanted = [(rivals, strategy, seed, False) for seed in range(FIRST_SEED, FIRST_SEED + SEEDS)
               for rivals in SETS for strategy in STRATEGIES]
     wanted += [(SETS[0], "minimum", seed, True) for seed in range(FIRST_SEED, FIRST_SEED + LIMIT_SEEDS)]
@@ -91,7 +95,7 @@ def played(rivals, strategy, seed, limited):
 def script(rivals, seed, limited):
     return {
         "seed": seed,
-        "season": {"instances": JOBS, "arrivals_per_second": seasons.ARRIVALS_PER_SECOND, "on_scan": True,
+        "season": {"instances": JOBS, "arrivals_per_second": ARRIVALS, "on_scan": True,
                    "open_ms": seasons.OPEN_MS, "reward_timeout_ms": seasons.REWARD_TIMEOUT_MS, "rival_ms": 20},
         "classes": seasons.DEAR_CLASSES if limited else seasons.CLASSES,
         "requesters": seasons.REQUESTERS,
@@ -130,7 +134,7 @@ plugin = "{strategy}"
 def ended(fair, address, process, work):
     """The market's books, when all jobs have ended there and in the gateway's own."""
     deadline = time.monotonic() + SEASON_SECONDS_MAX
-    time.sleep(JOBS / seasons.ARRIVALS_PER_SECOND)
+    time.sleep(JOBS / ARRIVALS)
 
     def still(what):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -141,6 +145,9 @@ def ended(fair, address, process, work):
     while (told := get(address, "/admin/v1/market"))["open"] + told["won"]:
         still(f"jobs have not ended: {told['open']} open, {told['won']} won")
         time.sleep(0.2)
+    # What is not followed any more is written down a moment later.
+    while any(row["under_way"] for row in report_of(work)):
+        still("jobs have not ended in the report")
     return books
 
 
@@ -304,6 +311,8 @@ job, to the nano-dollar, or the script fails."""
 
 def heading():
     settings = f"SEEDS={SEEDS} JOBS={JOBS} LIMIT_SEEDS={LIMIT_SEEDS} AT_ONCE={AT_ONCE}"
+    if ARRIVALS != seasons.ARRIVALS_PER_SECOND:
+        settings += f" ARRIVALS={ARRIVALS}"
     if FIRST_SEED != 1:
         settings += f" FIRST_SEED={FIRST_SEED}"
     if SETS != list(seasons.RIVALS):
@@ -314,6 +323,7 @@ def heading():
     return "\n".join([
         "# Seasons of the market", "", "Written by `tests/bench/market`; a new run replaces it.", "", "| | |", "|---|---|",
         f"| commit | {commit} |", f"| date | {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC |",
+        f"| build | {'release' if BINARIES.name == 'release' else 'debug: slower, and each look at the market takes longer'} |",
         f"| machine | {report.cpu_model()}, {os.cpu_count()} cores, {report.memory_gib()} GiB |", f"| command | {settings} tests/bench/market |", "",
         "Jobs, prices, requesters and rivals are in `tests/bench/seasons.py`, fixed before strategies were tuned. Tuning",
         "was done on seeds from 1001 on and without the set `unseen`; the table is of other seeds. Strategies have their",
