@@ -320,6 +320,9 @@ def heading():
     if STRATEGIES != list(seasons.STRATEGIES):
         settings += f' STRATEGIES="{" ".join(STRATEGIES)}"'
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=gateway.HERE, capture_output=True, text=True).stdout.strip()
+    part = [] if SEEDS >= 20 and JOBS >= 5000 and BINARIES.name == "release" else [
+        "", f"**A part**: {SEEDS} seeds of {JOBS} jobs, of the 20 of 5,000 that are wanted. `tests/bench/market`, without",
+        "any setting, plays all of them."]
     return "\n".join([
         "# Seasons of the market", "", "Written by `tests/bench/market`; a new run replaces it.", "", "| | |", "|---|---|",
         f"| commit | {commit} |", f"| date | {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC |",
@@ -327,7 +330,7 @@ def heading():
         f"| machine | {report.cpu_model()}, {os.cpu_count()} cores, {report.memory_gib()} GiB |", f"| command | {settings} tests/bench/market |", "",
         "Jobs, prices, requesters and rivals are in `tests/bench/seasons.py`, fixed before strategies were tuned. Tuning",
         "was done on seeds from 1001 on and without the set `unseen`; the table is of other seeds. Strategies have their",
-        "default configuration."])
+        "default configuration.", *part])
 
 
 def line(rows, rivals, strategy):
