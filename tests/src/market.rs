@@ -21,6 +21,9 @@ pub const VARIABLES: [(&str, &str); 3] =
 /// By which the gateway is known to the market, as `p`.
 pub const MARKET_KEY: &str = "mk-of-the-test";
 
+/// Of the vendor, where a test says nothing else: dollars for a million tokens.
+const PRICE: &str = "price = { input = \"1\", output = \"2\" }";
+
 /// Another provider, `q`, that does what a test says.
 const OTHERS_KEY: &str = "mk-of-another";
 
@@ -91,6 +94,17 @@ impl Fair {
     /// Both at once.
     pub async fn start(script: Value, market: &str) -> Fair {
         Ground::open(script, market).await.begin()
+    }
+
+    /// The same, with a vendor at this price: dollars for a million tokens, input and output.
+    pub async fn priced([input, output]: [u64; 2], script: Value, market: &str) -> Fair {
+        let ground = Ground::open(script, market).await;
+        let file = ground.path().join("sluice.toml");
+        let text = std::fs::read_to_string(&file).expect("it was written");
+        let dear = text.replace(PRICE, &format!("price = {{ input = \"{input}\", output = \"{output}\" }}"));
+        assert_ne!(dear, text, "the usual price is in it");
+        std::fs::write(file, dear).expect("it is written");
+        ground.begin()
     }
 
     /// Writes the configuration anew and waits until it serves.
@@ -262,7 +276,7 @@ fn config(simulator: &Simulator, market: &Relay, door: &Relay, lines: &str) -> S
         .collect();
     format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n[upstreams.a]\nadapter = \"openai\"\nbase_url = \"{}\"\nsecrets = {{ api-key = \"env:KEY\" }}\n\
-         [[models]]\nname = \"serves\"\ntargets = [{{ upstream = \"a\", model = \"big\", price = {{ input = \"1\", output = \"2\" }}, max_output = 200 }}]\n\
+         [[models]]\nname = \"serves\"\ntargets = [{{ upstream = \"a\", model = \"big\", {PRICE}, max_output = 200 }}]\n\
          [market]\n{usual}{lines}\n",
         simulator.base_url("a"),
     )

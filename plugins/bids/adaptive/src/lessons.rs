@@ -19,6 +19,10 @@ const WEIGHT: u64 = 256;
 /// Bids after which a weight is halved.
 const HALVED_AFTER: usize = 64;
 
+/// How often a weight is halved with each doubling between the costs of two jobs: rivals price small
+/// and large jobs differently.
+const HALVINGS_BY_SIZE: u32 = 2;
+
 /// Weight of what is believed before anything is known: that of four of the newest bids.
 const BELIEF_WEIGHT: u64 = 4 * WEIGHT;
 
@@ -39,6 +43,10 @@ pub(crate) struct Lessons {
     paid_permille: u64,
 }
 
+/// Of a job, by its expected cost: each is double the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Size(u32);
+
 /// A mean that begins with a belief.
 struct Mean {
     sum: u64,
@@ -58,13 +66,14 @@ const fn steps() -> [u64; 38] {
 // === impl Lessons ===
 
 impl Lessons {
-    /// Of ended bids, the newest last.
-    pub(crate) fn of(recent: &[ClosedBid]) -> Lessons {
+    /// Of ended bids, the newest last, for jobs of this size: bids for others say less.
+    pub(crate) fn of(recent: &[ClosedBid], size: Size) -> Lessons {
         let (mut wins, mut losses) = ([0; STEPS.len()], [0; STEPS.len()]);
         let (mut cost, mut paid) = (Mean::of(1_000), Mean::of(1_000));
         for (age, closed) in recent.iter().rev().enumerate() {
             let halvings = u32::try_from(age / HALVED_AFTER).unwrap_or(u32::MAX);
-            let weight = WEIGHT.checked_shr(halvings).unwrap_or(0);
+            let unlike = size.distance(Size::of(closed.expected)) * HALVINGS_BY_SIZE;
+            let weight = WEIGHT.checked_shr(halvings.saturating_add(unlike)).unwrap_or(0);
             let Some(price) = permille(closed.bid, closed.expected) else { continue };
             if won(closed.outcome) {
                 add(&mut wins, weight, |step| step <= price);
@@ -96,11 +105,17 @@ impl Lessons {
         gain * i128::from(self.chance(bid, expected))
     }
 
-    /// At the next step above, so rather too low than too high.
+    /// Between two steps it falls evenly: of two bids the higher one is never as likely to win.
     fn chance(&self, bid: u64, expected: u64) -> u64 {
         let price = permille(bid, expected).unwrap_or(u64::MAX);
-        let step = STEPS.partition_point(|step| *step < price).min(STEPS.len() - 1);
-        self.chances[step]
+        let above = STEPS.partition_point(|step| *step < price);
+        let (Some(step), Some(chance)) = (STEPS.get(above), self.chances.get(above)) else {
+            return self.chances[STEPS.len() - 1];
+        };
+        let below = above.checked_sub(1).map(|below| (STEPS[below], self.chances[below]));
+        let (low, likely) = below.unwrap_or((0, ONE));
+        // A chance is at most a billion, and the steps are a fifth apart: far below 2^63.
+        likely - (likely - chance) * (price - low) / (step - low)
     }
 }
 
@@ -147,6 +162,19 @@ fn chances(wins: &[u64; STEPS.len()], losses: &[u64; STEPS.len()]) -> [u64; STEP
     chances
 }
 
+// === impl Size ===
+
+impl Size {
+    pub(crate) fn of(expected: u64) -> Size {
+        Size(expected.checked_ilog2().unwrap_or(0))
+    }
+
+    /// Doublings between the two.
+    fn distance(self, other: Size) -> u32 {
+        self.0.abs_diff(other.0)
+    }
+}
+
 // === impl Mean ===
 
 impl Mean {
@@ -181,6 +209,11 @@ mod tests {
         ClosedBid { credit: 2 * bid, bid, expected, actual, earned, outcome }
     }
 
+    /// For jobs of the same size.
+    fn lessons(recent: &[ClosedBid]) -> Lessons {
+        Lessons::of(recent, Size::of(1_000_000))
+    }
+
     fn chance(lessons: &Lessons, permille: u64) -> u64 {
         lessons.chance(1_000 * permille, 1_000_000)
     }
@@ -194,7 +227,7 @@ mod tests {
 
     #[test]
     fn without_a_past_nothing_is_corrected_and_dearer_is_less_likely() {
-        let lessons = Lessons::of(&[]);
+        let lessons = lessons(&[]);
         assert_eq!((lessons.cost_permille, lessons.paid_permille), (1_000, 1_000));
         assert!(lessons.chances.is_sorted_by(|a, b| a > b), "{:?}", lessons.chances);
         assert!(lessons.chances[37] > 0);
@@ -202,13 +235,13 @@ mod tests {
 
     #[test]
     fn a_win_speaks_for_lower_prices_and_a_loss_against_higher_ones() {
-        let before = Lessons::of(&[]);
-        let won = Lessons::of(&[closed(2_000, Outcome::Paid); 20]);
+        let before = lessons(&[]);
+        let won = lessons(&[closed(2_000, Outcome::Paid); 20]);
         assert!(chance(&won, 1_500) > ONE * 9 / 10 && chance(&before, 1_500) < ONE / 2);
         assert!(chance(&won, 1_800) > ONE / 2, "{}", chance(&won, 1_800));
-        let lost = Lessons::of(&[closed(2_000, Outcome::Lost); 20]);
+        let lost = lessons(&[closed(2_000, Outcome::Lost); 20]);
         assert_eq!(chance(&lost, 1_500), chance(&before, 1_500));
-        assert!(chance(&lost, 2_100) < chance(&before, 2_100) / 4);
+        assert!(chance(&lost, 2_176) < chance(&before, 2_176) / 4);
     }
 
     #[test]
@@ -223,7 +256,7 @@ mod tests {
             let outcomes = [Outcome::Lost, Outcome::Paid, Outcome::Unpaid, Outcome::Failed];
             let recent: Vec<ClosedBid> =
                 (0..length).map(|_| closed(random() % 9_000, outcomes[(random() % 4) as usize])).collect();
-            let lessons = Lessons::of(&recent);
+            let lessons = lessons(&recent);
             assert!(lessons.chances.is_sorted_by(|a, b| a >= b), "{recent:?}");
             assert!(lessons.chances.iter().all(|chance| (1..=ONE).contains(chance)), "{recent:?}");
         }
@@ -232,19 +265,19 @@ mod tests {
     #[test]
     fn costs_are_corrected_by_what_jobs_did_cost_within_bounds() {
         let dear = ClosedBid { actual: 2_000_000, ..closed(3_000, Outcome::Paid) };
-        assert!((1_800..2_000).contains(&Lessons::of(&[dear; 40]).cost_permille));
-        assert!((1_100..1_300).contains(&Lessons::of(&[dear]).cost_permille), "one alone says little");
+        assert!((1_800..2_000).contains(&lessons(&[dear; 40]).cost_permille));
+        assert!((1_100..1_300).contains(&lessons(&[dear]).cost_permille), "one alone says little");
         let absurd = ClosedBid { actual: AMOUNT_MAX, ..dear };
-        assert_eq!(Lessons::of(&[absurd; 256]).cost_permille, COST_MAX);
+        assert_eq!(lessons(&[absurd; 256]).cost_permille, COST_MAX);
         let cheap = ClosedBid { actual: 1, ..dear };
-        assert_eq!(Lessons::of(&[cheap; 256]).cost_permille, COST_MIN);
-        assert_eq!(Lessons::of(&[closed(3_000, Outcome::Lost); 256]).cost_permille, 1_000);
+        assert_eq!(lessons(&[cheap; 256]).cost_permille, COST_MIN);
+        assert_eq!(lessons(&[closed(3_000, Outcome::Lost); 256]).cost_permille, 1_000);
     }
 
     #[test]
     fn unpaid_wins_lower_what_a_bid_is_worth() {
-        let paid = Lessons::of(&[closed(2_000, Outcome::Paid); 50]);
-        let unpaid = Lessons::of(&[closed(2_000, Outcome::Unpaid); 50]);
+        let paid = lessons(&[closed(2_000, Outcome::Paid); 50]);
+        let unpaid = lessons(&[closed(2_000, Outcome::Unpaid); 50]);
         assert_eq!(paid.paid_permille, 1_000);
         assert!(unpaid.paid_permille < 100);
         assert!(paid.profit(2_000_000, 1_000_000) > 0 && unpaid.profit(2_000_000, 1_000_000) < 0);
@@ -253,10 +286,31 @@ mod tests {
     #[test]
     fn what_is_newer_weighs_more() {
         let (lost, won) = ([closed(2_000, Outcome::Lost); 128], [closed(2_000, Outcome::Paid); 64]);
-        let better = Lessons::of(&[&lost[..], &won[..]].concat());
-        let worse = Lessons::of(&[&won[..], &lost[..]].concat());
+        let better = lessons(&[&lost[..], &won[..]].concat());
+        let worse = lessons(&[&won[..], &lost[..]].concat());
         assert!(chance(&better, 1_800) > chance(&worse, 1_800));
-        assert!(chance(&better, 2_100) > 2 * chance(&worse, 2_100));
+        assert!(chance(&better, 2_176) > 2 * chance(&worse, 2_176));
+    }
+
+    #[test]
+    fn of_two_bids_the_higher_one_is_less_likely_though_no_step_lies_between() {
+        let lessons = lessons(&[closed(1_500, Outcome::Lost); 20]);
+        let chances =
+            [1, 1_000, 1_050, 1_100, 1_200, 1_260, 1_261, 1_500].map(|price| chance(&lessons, price));
+        assert!(chances.is_sorted_by(|a, b| a > b), "{chances:?}");
+        assert_eq!(chance(&lessons, 1_260), lessons.chances[1]);
+        assert_eq!(lessons.chance(AMOUNT_MAX, 1), lessons.chances[37]);
+        assert_eq!(lessons.chance(AMOUNT_MAX, 0), lessons.chances[37]);
+    }
+
+    #[test]
+    fn jobs_of_another_size_say_less_the_farther_off_they_are() {
+        let lost = [closed(1_500, Outcome::Lost); 20];
+        let seen_from = |expected: u64| Lessons::of(&lost, Size::of(expected)).chance(1_600, 1_000);
+        let by_distance = [1_000_000, 2_000_000, 4_000_000, 16_000_000, 1_000_000_000].map(seen_from);
+        assert!(by_distance.is_sorted_by(|a, b| a < b), "{by_distance:?}");
+        assert_eq!(seen_from(500_000), seen_from(2_000_000));
+        assert_eq!(seen_from(1_000_000_000), Lessons::of(&[], Size::of(1)).chance(1_600, 1_000));
     }
 
     #[test]
@@ -272,7 +326,7 @@ mod tests {
         let nothing =
             ClosedBid { credit: 0, bid: 0, expected: 0, actual: 0, earned: 0, outcome: Outcome::Paid };
         for recent in [[largest; 256], [nothing; 256]] {
-            let lessons = Lessons::of(&recent);
+            let lessons = lessons(&recent);
             for amount in [0, 1, AMOUNT_MAX] {
                 lessons.profit(amount, 0);
                 lessons.profit(amount, AMOUNT_MAX);

@@ -5,6 +5,8 @@
 
 mod lessons;
 
+use std::collections::BTreeMap;
+
 use bid_terms::{Room, Terms, code};
 use serde::Deserialize;
 use sluice_plugin::bid::{
@@ -12,7 +14,7 @@ use sluice_plugin::bid::{
     sample_job,
 };
 
-use crate::lessons::{Lessons, STEPS};
+use crate::lessons::{Lessons, STEPS, Size};
 
 /// Percent, where the operator does not say.
 const MARGIN_PERCENT: u32 = 10;
@@ -65,7 +67,7 @@ impl Strategy for Adaptive {
         let setup = Setup { config_json: "{}".into(), names: Vec::new(), targets: Vec::new() };
         let adaptive = Adaptive::configure(setup).map_err(|error| format!("{error:?}"))?;
         let job = sample_job(0, 1_000_000_000, 100_000_000);
-        match adaptive.decision(&job, &empty_book(), &Lessons::of(&[])) {
+        match adaptive.decision(&job, &empty_book(), &Lessons::of(&[], Size::of(0))) {
             Decision::Bid(110_000_000..=1_000_000_000) => Ok(()),
             other => Err(format!("a job of ten cents that pays a dollar: {other:?}")),
         }
@@ -77,8 +79,13 @@ impl Strategy for Adaptive {
         jobs: &[Job],
         _texts: &dyn Texts,
     ) -> Result<Vec<(u32, Decision)>, PluginError> {
-        let lessons = Lessons::of(&book.recent);
-        Ok(jobs.iter().map(|job| (job.id, self.decision(job, book, &lessons))).collect())
+        let mut by_size = BTreeMap::new();
+        let mut decided = |job: &Job| {
+            let size = Size::of(cheapest(job).map_or(0, |target| target.expected));
+            let lessons = by_size.entry(size).or_insert_with(|| Lessons::of(&book.recent, size));
+            (job.id, self.decision(job, book, lessons))
+        };
+        Ok(jobs.iter().map(&mut decided).collect())
     }
 }
 

@@ -77,6 +77,17 @@ fn it_finds_the_price_that_pays() {
     }
 }
 
+/// Rivals ask the least that the market takes for small jobs: who asks a little more wins none.
+#[test]
+fn it_asks_for_the_least_where_nothing_above_wins() {
+    let strategy = adaptive(r#"{"worst_share_percent": 0}"#);
+    let mut season = Season::new();
+    season.goes_on(&strategy, &Market { rival_permille: 1_101, cost_percent: 100 }, 100);
+    season.goes_on(&strategy, &Market { rival_permille: 1_101, cost_percent: 100 }, 100);
+    assert_eq!(season.usual(), 1_100);
+    assert!(season.profit > 0);
+}
+
 /// A rival who gives up leaves room above, one who comes takes it away: both are noticed.
 #[test]
 fn it_follows_a_market_that_changes() {
@@ -143,7 +154,7 @@ fn no_bid_breaks_a_bound() {
         assert_eq!(decided, strategy.decide(&book, &[job.clone()], &[""; 0]).unwrap(), "it is a function");
         let Decision::Bid(bid) = decided[0].1 else { continue };
         bids += 1;
-        let cost = Lessons::of(&book.recent).cost(job.targets[0].expected);
+        let cost = Lessons::of(&book.recent, Size::of(job.targets[0].expected)).cost(job.targets[0].expected);
         assert!(bid >= per_hundred(cost, 110), "{job:?}: {bid} does not cover {cost}");
         assert!(bid >= job.floor && bid <= most(&job), "{job:?}: {bid}");
     }

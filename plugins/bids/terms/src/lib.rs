@@ -72,7 +72,7 @@ impl Default for Config {
             margin_percent: None,
             floor_usd: Usd::CENT,
             ceiling_usd: Usd(AMOUNT_MAX),
-            worst_share_percent: 50,
+            worst_share_percent: 10,
         }
     }
 }
