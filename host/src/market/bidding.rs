@@ -61,10 +61,13 @@ impl Bidder {
         market: &config::Market,
     ) -> Result<Bids, Halt> {
         let strategists = snapshot.routes.strategists();
-        let Some((model, asked)) = model(snapshot, market) else { return Ok(Bids::None) };
-        let Some(endpoint) = market.endpoint.as_ref().filter(|_| !strategists.is_empty()) else {
+        // Who names none has an account at the market, and is told that this is all.
+        let missing = |what| Halt::new(Reason::Endpoint, format!("[market] {what} is needed to bid"));
+        let (model, asked) = model(snapshot, market).ok_or_else(|| missing("model"))?;
+        let endpoint = market.endpoint.as_ref().ok_or_else(|| missing("endpoint"))?;
+        if strategists.is_empty() {
             return Ok(Bids::None);
-        };
+        }
         self.probe(endpoint, market).await?;
         let listed = link.client.open_instances(&link.who).await?;
         self.standing.scanned(unix_ms(), listed.items.len(), listed.bad);
