@@ -271,6 +271,13 @@ mod tests {
     }
 
     #[test]
+    fn a_completion_of_old_is_refused_by_name() {
+        let refusal = chat(r#"{"model":"m","prompt":"Say it."}"#).err();
+        assert!(matches!(refusal, Some(Refusal::Member { .. })), "{refusal:?}");
+        assert!(chat(r#"{"model":"m","prompt":"x","messages":[]}"#).is_ok(), "another member, as any");
+    }
+
+    #[test]
     fn a_given_model_takes_the_place_of_what_is_asked_for() {
         let given = |body: &'static str| given(Bytes::from_static(body.as_bytes()), Some("ours"));
         for body in [r#"{"model":"theirs","x":1}"#, r#"{"x":1}"#, r#"{"model":null,"x":1}"#] {

@@ -6,7 +6,7 @@ use crate::money::NanoUsd;
 use crate::price::Price;
 
 /// Output of a call that names no limit: so many tokens at most, whatever the model can do.
-const OUTPUT_DEFAULT: u64 = 4096;
+pub const OUTPUT_DEFAULT: u64 = 4096;
 
 /// Fewer tokens of output than this are no answer: a call is refused before it is cut so short.
 const OUTPUT_LEAST: u64 = 256;

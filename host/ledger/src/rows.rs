@@ -10,7 +10,7 @@ use crate::store::{Batch, StoreError, number};
 use sluice_core::money::NanoUsd;
 
 /// Milliseconds of a day; sums are by the day in UTC.
-pub(crate) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+pub const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// The largest count of tokens, of a call and of a sum: a quadrillion. Vendors say what they like; what
 /// the database cannot add up would keep it from taking anything more.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::json;
 use serde_json::value::RawValue;
 use sluice_core::bidding::{self, JobKind, OptionCost};
-use sluice_core::bound::Ask;
+use sluice_core::bound::{Ask, OUTPUT_DEFAULT};
 use sluice_core::money::NanoUsd;
 use sluice_core::price::{Price, Usage};
 
@@ -27,9 +27,6 @@ const REWARDED_MS_MAX: u64 = 7 * OPEN_MS_MAX;
 
 /// Bytes that a call may have beyond what the market shows of it: settings and the like.
 const EXTRA_BYTES: u64 = 1024;
-
-/// Where nobody names a limit, what a call gets at most (as [`Ask::fund`] has it).
-const OUTPUT_DEFAULT: u64 = 4096;
 
 /// A job with a number on it.
 pub(crate) struct Appraised {
@@ -85,7 +82,11 @@ pub(crate) fn appraise(
     market: &config::Market,
     now_ms: u64,
 ) -> Result<Appraised, Unfit> {
-    let (closes_at_ms, due_at_ms) = times_of(&instance, now_ms).ok_or(Unfit::Times)?;
+    let (closes_at_ms, due_at_ms) = instance
+        .closes_at_ms
+        .zip(instance.reward_due_at_ms)
+        .filter(|(closes_at_ms, due_at_ms)| are_meant(*closes_at_ms, *due_at_ms, now_ms))
+        .ok_or(Unfit::Times)?;
     let request = Request::read(&instance, asked, market.expected_output_tokens)?;
     let calls = u64::from(market.calls_per_job);
     let costs = (0..).zip(&model.targets).filter_map(|(id, target)| {
@@ -115,15 +116,12 @@ pub(crate) fn appraise(
     Ok(Appraised { id: instance.id, job, expected, worst, closes_at_ms, due_at_ms })
 }
 
-/// When bidding closes, and when the reward is due. A job that goes on for ever would keep its place and
-/// its money for ever.
-fn times_of(instance: &Instance, now_ms: u64) -> Option<(u64, u64)> {
-    let (closes_at_ms, due_at_ms) = (instance.closes_at_ms?, instance.reward_due_at_ms?);
-    let is_meant = now_ms < closes_at_ms
+/// Whether a job has such times. One that goes on for ever would keep its place and its money for ever.
+fn are_meant(closes_at_ms: u64, due_at_ms: u64, now_ms: u64) -> bool {
+    now_ms < closes_at_ms
         && closes_at_ms < due_at_ms
         && closes_at_ms - now_ms <= OPEN_MS_MAX
-        && due_at_ms - closes_at_ms <= REWARDED_MS_MAX;
-    is_meant.then_some((closes_at_ms, due_at_ms))
+        && due_at_ms - closes_at_ms <= REWARDED_MS_MAX
 }
 
 impl Request {
@@ -172,4 +170,25 @@ fn body(instance: &Instance, asked: &str) -> Result<Bytes, Unfit> {
     }
     body.push('}');
     Ok(body.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_nobody_means_are_no_times() {
+        let closes = 10 + OPEN_MS_MAX;
+        assert!(are_meant(11, 12, 10) && are_meant(closes, closes + REWARDED_MS_MAX, 10));
+        for (closes_at_ms, due_at_ms) in [
+            (10, 12),
+            (11, 11),
+            (12, 11),
+            (closes + 1, closes + 2),
+            (11, 12 + REWARDED_MS_MAX),
+            (11, u64::MAX),
+        ] {
+            assert!(!are_meant(closes_at_ms, due_at_ms, 10), "{closes_at_ms}, {due_at_ms}");
+        }
+    }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Bidder {
     pub(super) polls: HashMap<String, Poll>,
     /// When our own list of proposals was compared with the market's.
     pub(super) resynced: Option<Instant>,
+    /// The market's list of them could not be read last.
+    pub(super) blind: bool,
     /// Where the market was told to find us, when that was found to be so.
     pub(super) probed: Option<(Url, Instant)>,
     /// On the account, when the market was asked last.
@@ -151,6 +153,7 @@ impl Bidder {
             refusals: Refusals::default(),
             polls: HashMap::new(),
             resynced: None,
+            blind: false,
             probed: None,
             balance: None,
             bids: None,

@@ -16,7 +16,7 @@ use sluice_ledger::market::{Job, MarketStore, State};
 use sluice_runtime::{Decided, Strategy, Versioned};
 use tokio::task::JoinSet;
 
-use super::appraisal::{Appraised, appraise};
+use super::appraisal::{Appraised, Unfit, appraise};
 use super::bidder::{Bidder, Bids, Halt, Link, limits, model};
 use super::client::Offer;
 use super::contract::{Instance, InstanceId};
@@ -46,10 +46,14 @@ struct Wanted {
     job: Job,
 }
 
-/// What has been promised in this round, on top of what was before.
-struct Promised {
+/// One round, as far as it has come.
+struct Round<'r> {
+    market: &'r config::Market,
+    /// The model that jobs get.
+    asked: &'r str,
+    /// What all have promised by now.
     all: Exposure,
-    own: Exposure,
+    wanted: Vec<Wanted>,
 }
 
 impl Bidder {
@@ -82,22 +86,17 @@ impl Bidder {
         // What can never be bid on takes no place among those that are shown.
         fresh.retain(|instance| instance.credit >= market.floor);
         fresh.sort_by_key(|instance| instance.closes_at_ms);
-        let weights: Vec<u32> = strategists.iter().map(|strategist| strategist.share).collect();
-        let mut shown: Vec<Vec<Appraised>> = strategists.iter().map(|_| Vec::new()).collect();
-        for instance in fresh {
-            let Some(place) = shares::of(instance.id.as_str(), &weights) else { continue };
-            if instance.is_agent && market.agents == config::Agents::Skip {
-                self.standing.passed_over(&strategists[place].name, "agent");
-                continue;
-            }
-            // Long texts are read more than once: not where requests are served.
-            match tokio::task::block_in_place(|| appraise(instance, model, asked, market, now_ms)) {
-                Ok(appraised) => shown[place].push(appraised),
-                Err(unfit) => self.standing.passed_over(&strategists[place].name, unfit.name()),
-            }
-        }
-        let mut wanted = Vec::new();
-        let mut all = self.records.exposure(&self.jobs);
+        // Long texts are read more than once: not where requests are served.
+        let shown = tokio::task::block_in_place(|| {
+            self.appraised(
+                fresh,
+                strategists,
+                |instance| appraise(instance, model, asked, market, now_ms),
+                market,
+            )
+        });
+        let all = self.records.exposure(&self.jobs);
+        let mut round = Round { market, asked, all, wanted: Vec::new() };
         let mut asked_nobody = true;
         for (strategist, jobs) in strategists.iter().zip(shown) {
             if jobs.is_empty() {
@@ -107,9 +106,7 @@ impl Bidder {
             match self.decide(strategist, &jobs, market).await {
                 Ok(decided) => {
                     asked_nobody = false;
-                    let promised =
-                        Promised { all, own: self.records.exposure_of(&strategist.name, &self.jobs) };
-                    all = self.allow(strategist, jobs, &decided, promised, market, asked, &mut wanted);
+                    self.allow(&mut round, strategist, jobs, &decided);
                 }
                 Err(error) => {
                     self.standing.fails(&strategist.name);
@@ -121,10 +118,10 @@ impl Bidder {
             return Err(Halt::new(Reason::Strategies, "no strategy has decided; see their faults"));
         }
         if market.dry_run {
-            self.rehearse(&wanted);
+            self.rehearse(&round.wanted);
             return Ok(Bids::None);
         }
-        self.propose(link, wanted, endpoint).await
+        self.propose(link, round.wanted, endpoint).await
     }
 
     /// Whether the market would find us.
@@ -166,18 +163,41 @@ impl Bidder {
         }
     }
 
-    /// What of a strategy's bids is inside the operator's bounds. Gives what all have promised then.
-    #[expect(clippy::too_many_arguments, reason = "one round's state")]
+    /// Jobs with what they would cost, for each strategist its own.
+    fn appraised(
+        &self,
+        fresh: Vec<Instance>,
+        strategists: &[Arc<Strategist>],
+        appraise: impl Fn(Instance) -> Result<Appraised, Unfit>,
+        market: &config::Market,
+    ) -> Vec<Vec<Appraised>> {
+        let weights: Vec<u32> = strategists.iter().map(|strategist| strategist.share).collect();
+        let mut shown: Vec<Vec<Appraised>> = strategists.iter().map(|_| Vec::new()).collect();
+        for instance in fresh {
+            let Some(place) = shares::of(instance.id.as_str(), &weights) else { continue };
+            let name = &strategists[place].name;
+            if instance.is_agent && market.agents == config::Agents::Skip {
+                self.standing.passed_over(name, "agent");
+                continue;
+            }
+            match appraise(instance) {
+                Ok(appraised) => shown[place].push(appraised),
+                Err(unfit) => self.standing.passed_over(name, unfit.name()),
+            }
+        }
+        shown
+    }
+
+    /// What of a strategy's bids is inside the operator's bounds.
     fn allow(
         &mut self,
+        round: &mut Round<'_>,
         strategist: &Strategist,
         jobs: Vec<Appraised>,
         decided: &Decided<Strategy, Decisions>,
-        mut promised: Promised,
-        market: &config::Market,
-        asked: &str,
-        wanted: &mut Vec<Wanted>,
-    ) -> Exposure {
+    ) {
+        let market = round.market;
+        let mut own = self.records.exposure_of(&strategist.name, &self.jobs);
         let manifest = decided.by.plugin().manifest();
         let decided_by = format!("{}@{}", manifest.id, manifest.version);
         let (of_all, of_own) = (limits(market), limits_of(strategist, market));
@@ -194,7 +214,7 @@ impl Bidder {
                 }
             };
             let bid = Bid { amount, credit: appraised.job.credit, worst: appraised.worst };
-            let allowed = of_all.check(&promised.all, &bid).and_then(|()| of_own.check(&promised.own, &bid));
+            let allowed = of_all.check(&round.all, &bid).and_then(|()| of_own.check(&own, &bid));
             if let Err(barred) = allowed {
                 self.standing.passed_over(&strategist.name, barred.name());
                 continue;
@@ -203,13 +223,13 @@ impl Bidder {
                 self.standing.passed_over(&strategist.name, "rate");
                 continue;
             }
-            promised.all.begins(bid.worst);
-            promised.own.begins(bid.worst);
+            round.all.begins(bid.worst);
+            own.begins(bid.worst);
             let job = Job {
                 id: appraised.id.to_string(),
                 strategy: strategist.name.clone(),
                 decided_by: decided_by.clone(),
-                model: asked.to_owned(),
+                model: round.asked.to_owned(),
                 state: State::Sending,
                 credit: bid.credit,
                 bid: amount,
@@ -222,9 +242,8 @@ impl Bidder {
                 due_ms: appraised.due_at_ms,
                 ended_ms: None,
             };
-            wanted.push(Wanted { id: appraised.id, job });
+            round.wanted.push(Wanted { id: appraised.id, job });
         }
-        promised.all
     }
 
     /// One more this minute.

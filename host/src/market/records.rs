@@ -7,11 +7,10 @@ use sluice_core::market::guard::{Exposure, Limits};
 use sluice_core::money::NanoUsd;
 use sluice_ledger::market::report::{By, Which};
 use sluice_ledger::market::{Job, MarketStore, Outcome, State};
+use sluice_ledger::rows::DAY_MS;
 use sluice_ledger::store::StoreError;
 
 use super::jobs::Jobs;
-
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Of all strategies that have bid since the start.
 pub(crate) struct Records {

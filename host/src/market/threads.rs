@@ -7,12 +7,11 @@ use std::time::Instant;
 
 use rustls::ClientConfig;
 use serde_json::{Value, json};
-use sluice_core::market::pause::Reason;
 use sluice_ledger::market::{Job, State};
 use tokio::task::{AbortHandle, JoinSet};
 use url::Url;
 
-use super::bidder::{Bidder, Halt, Link};
+use super::bidder::{Bidder, Link};
 use super::contract::{ChatMessage, Instance, InstanceId, Sender};
 use super::endpoint;
 use super::error::MarketError;
@@ -42,6 +41,8 @@ struct Turn {
 /// Answers that were paid for.
 #[derive(Default)]
 struct Made {
+    /// The job is done by calls, and nobody waits in its chat.
+    by_calls: bool,
     count: usize,
     /// One that the market has not taken yet; it is not made again.
     undelivered: Option<String>,
@@ -57,25 +58,24 @@ struct Us {
 
 impl Bidder {
     /// Looks at the chats of jobs that are ours, and answers who waits. Does not wait for the answers.
-    pub(super) fn answer_threads(&mut self, link: &Link, market: &config::Market) -> Result<(), Halt> {
+    pub(super) fn answer_threads(&mut self, link: &Link, market: &config::Market) {
         while self.threads.tasks.try_join_next().is_some() {}
-        let Some(endpoint) = &market.endpoint else { return Ok(()) };
+        let Some(endpoint) = &market.endpoint else { return };
         let now_ms = unix_ms();
         let ours = self.jobs.list(|job| job.state == State::Won && job.due_ms > now_ms);
         self.threads.by_job.retain(|id, _| ours.iter().any(|job| job.id == *id));
         let due = |job: &Job| {
             let turn = self.threads.by_job.get(&job.id);
-            turn.is_none_or(|turn| turn.task.is_finished() && turn.at.elapsed() >= market.scan_every)
+            let rests = |turn: &Turn| turn.at.elapsed() < market.scan_every || lock(&turn.made).by_calls;
+            turn.is_none_or(|turn| turn.task.is_finished() && !rests(turn))
         };
         let due: Vec<Job> = ours.into_iter().filter(due).collect();
         for job in due {
             if self.threads.tasks.len() >= AT_ONCE {
                 break;
             }
-            // One by calls has no chat that anybody waits in; it is found out once, and then rarely.
             let Ok(id) = job.id.parse::<InstanceId>() else { continue };
-            let key = Secret::new(&self.jobs.passes().make(&job.id));
-            let key = key.ok_or_else(|| Halt::new(Reason::Ledger, "a job's key cannot be made"))?;
+            let Some(key) = Secret::new(&self.jobs.passes().make(&job.id)) else { continue };
             let (link, model, tls) = (link.clone(), job.model, self.tls.clone());
             let us = Us { endpoint: endpoint.clone(), tls, key, model };
             let before = self.threads.by_job.get(&job.id);
@@ -89,7 +89,6 @@ impl Bidder {
             });
             self.threads.by_job.insert(name, Turn { at: Instant::now(), task, made });
         }
-        Ok(())
     }
 }
 
@@ -97,6 +96,7 @@ impl Bidder {
 async fn turn(link: &Link, id: &InstanceId, us: Us, made: &Mutex<Made>) -> Result<(), MarketError> {
     let instance = link.client.instance(&link.who, id).await?;
     if !instance.is_agent {
+        lock(made).by_calls = true;
         return Ok(());
     }
     let said = link.client.chat(&link.who, id).await?.items;

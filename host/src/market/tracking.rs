@@ -62,7 +62,7 @@ impl Bidder {
             came = self.resync(link).await;
         }
         if market.agents == config::Agents::Model && came.is_ok() {
-            came = self.answer_threads(link, market);
+            self.answer_threads(link, market);
         }
         if came.is_ok() {
             let (learned, polled) = self.poll(link, market).await;
@@ -91,11 +91,14 @@ impl Bidder {
         let listed = match link.client.my_proposals(&link.who).await {
             Ok(listed) => listed,
             Err(error) if is_of_one(&error) => {
-                tracing::warn!(%error, "our proposals cannot be compared with the market's");
+                if !std::mem::replace(&mut self.blind, true) {
+                    tracing::warn!(%error, "our proposals cannot be compared with the market's");
+                }
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
+        self.blind = false;
         let whole = listed.bad == 0 && listed.beyond == 0;
         let theirs: HashMap<&str, ProposalStatus> =
             listed.items.iter().map(|proposal| (proposal.instance_id.as_str(), proposal.status)).collect();
@@ -174,9 +177,7 @@ impl Bidder {
             let ended = fate(&job, known, &said, now_ms)?;
             Some((job, ended))
         });
-        // What it costs is known when its last call has ended.
-        let ended = ended.filter(|(job, _)| !self.money.is_drawn_on(&job.id)).collect();
-        self.end(ended).await
+        self.end(ended.collect()).await
     }
 
     pub(super) async fn set_states(&self, states: Vec<(String, State)>) -> Result<(), Halt> {
@@ -197,19 +198,26 @@ impl Bidder {
     /// is under way ends later.
     pub(super) async fn end(&mut self, ended: Vec<(Job, Ended)>) -> Result<(), Halt> {
         let mut taken = Vec::with_capacity(ended.len());
-        let ended: Vec<(Job, Ended)> = ended
-            .into_iter()
-            .filter(|(job, _)| self.jobs.end(&job.id).map(|found| taken.push(found)).is_some())
-            .collect();
-        if ended.is_empty() {
+        let mut ending = Vec::with_capacity(ended.len());
+        for (job, ended) in ended {
+            let Some(found) = self.jobs.end(&job.id) else { continue };
+            // Whoever was let in has money held before it lets its share of the key go.
+            if self.money.is_drawn_on(&job.id) {
+                self.jobs.put_back(vec![found]);
+                continue;
+            }
+            taken.push(found);
+            ending.push((job, ended));
+        }
+        if ending.is_empty() {
             return Ok(());
         }
         let money = Arc::clone(&self.money);
         let stored = self.stored(move |store| {
             // What calls have cost is in the store when this has been waited for.
             money.spending.flush().map_err(|_| StoreError::Locked)?;
-            let mut jobs = Vec::with_capacity(ended.len());
-            for (job, ended) in ended {
+            let mut jobs = Vec::with_capacity(ending.len());
+            for (job, ended) in ending {
                 let (cost, ended_ms) = (store.spent(&job.id)?, Some(unix_ms()));
                 let (outcome, earned) = outcome(ended, cost);
                 jobs.push(Job { state: State::Ended(outcome), cost, earned, ended_ms, ..job });
@@ -280,5 +288,86 @@ fn is_of_one(error: &MarketError) -> bool {
         | MarketError::Timeout
         | MarketError::Throttled { .. }
         | MarketError::Unauthorized { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DUE_MS: u64 = 1_000_000;
+
+    fn usd(nanos: u64) -> NanoUsd {
+        NanoUsd::from_nanos(nanos)
+    }
+
+    fn job() -> Job {
+        Job {
+            id: "a".into(),
+            strategy: "s".into(),
+            decided_by: "p@1.0.0".into(),
+            model: "m".into(),
+            state: State::Open,
+            credit: usd(100),
+            bid: usd(20),
+            expected: usd(10),
+            worst: usd(40),
+            cost: usd(0),
+            earned: usd(0),
+            bid_ms: 1,
+            closes_ms: 2,
+            due_ms: DUE_MS,
+            ended_ms: None,
+        }
+    }
+
+    fn says(status: i64, gen_reward: &str) -> Said {
+        let text = format!(
+            r#"{{"id":"a","max_credit_per_instance":1,"status":{status},"gen_reward":{gen_reward},"percentage_reward":0.5}}"#
+        );
+        let raw = serde_json::value::RawValue::from_string(text).unwrap();
+        Said::Of(Box::new(Instance::read(&raw).unwrap()))
+    }
+
+    #[test]
+    fn a_job_ends_by_the_markets_word_or_by_the_clock() {
+        let (ours, open) = (Known { ours: true, denied: false }, Known { ours: false, denied: false });
+        let denied = Known { denied: true, ..open };
+        let over = |ours, earned| Some(Ended::Over { ours, earned: usd(earned) });
+        let late = DUE_MS + LATE_MS;
+        for (known, said, now_ms, wanted) in [
+            (ours, says(3, "null"), DUE_MS, None),
+            (ours, says(3, "null"), late, over(true, 0)),
+            (open, says(3, "null"), 5, None),
+            (denied, says(3, "null"), 5, over(false, 0)),
+            (Known { ours: true, denied: true }, says(3, "null"), 5, None),
+            (ours, says(5, "null"), 5, over(true, 0)),
+            (ours, says(7, "0.00000004"), 5, over(true, 20)),
+            (ours, says(7, "5"), 5, over(true, 100)),
+            (ours, says(7, "null"), 5, over(true, 0)),
+            (ours, Said::Unknown, DUE_MS - 1, None),
+            (ours, Said::Unknown, DUE_MS, over(true, 0)),
+            (ours, Said::Nonsense, late - 1, None),
+            (ours, Said::Nonsense, late, over(true, 0)),
+        ] {
+            assert_eq!(fate(&job(), known, &said, now_ms), wanted, "{known:?} at {now_ms}");
+        }
+    }
+
+    #[test]
+    fn what_cost_something_was_served_whatever_is_said() {
+        let over = |ours, earned| Ended::Over { ours, earned: usd(earned) };
+        for (ended, cost, wanted) in [
+            (Ended::Refused, 0, (Outcome::Refused, 0)),
+            (Ended::Refused, 1, (Outcome::Unpaid, 0)),
+            (over(false, 9), 0, (Outcome::Lost, 0)),
+            (over(false, 9), 1, (Outcome::Paid, 9)),
+            (over(true, 9), 0, (Outcome::Paid, 9)),
+            (over(true, 0), 1, (Outcome::Unpaid, 0)),
+            (over(true, 0), 0, (Outcome::Failed, 0)),
+        ] {
+            let (outcome, earned) = outcome(ended, usd(cost));
+            assert_eq!((outcome, earned.nanos()), wanted, "{ended:?}, {cost}");
+        }
     }
 }

@@ -113,19 +113,6 @@ impl Exposure {
         self.jobs = self.jobs.saturating_add(1);
         self.risk = self.risk.saturating_add(worst);
     }
-
-    /// A job has ended; of another day than today it brings nothing.
-    pub fn ends(&mut self, worst: NanoUsd, cost: NanoUsd, earned: NanoUsd) {
-        self.jobs = self.jobs.saturating_sub(1);
-        self.risk = self.risk.saturating_sub(worst);
-        self.spent = self.spent.saturating_add(cost);
-        self.earned = self.earned.saturating_add(earned);
-    }
-
-    /// Another day has begun.
-    pub fn new_day(&mut self) {
-        (self.spent, self.earned) = (NanoUsd::ZERO, NanoUsd::ZERO);
-    }
 }
 
 #[cfg(test)]
@@ -136,6 +123,14 @@ mod tests {
 
     fn usd(nanos: u64) -> NanoUsd {
         NanoUsd::from_nanos(nanos)
+    }
+
+    /// A job has ended.
+    fn ends(exposure: &mut Exposure, worst: u64, cost: u64, earned: u64) {
+        exposure.jobs -= 1;
+        exposure.risk = exposure.risk.saturating_sub(usd(worst));
+        exposure.spent = exposure.spent.saturating_add(usd(cost));
+        exposure.earned = exposure.earned.saturating_add(usd(earned));
     }
 
     fn limits() -> Limits {
@@ -162,15 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn a_new_day_begins_with_what_is_under_way() {
+    fn what_is_lost_and_what_is_at_risk_is_not_left() {
         let mut exposure = Exposure::default();
         exposure.begins(usd(40));
         exposure.begins(usd(60));
-        exposure.ends(usd(40), usd(30), usd(5));
+        ends(&mut exposure, 40, 30, 5);
         assert_eq!(exposure, Exposure { jobs: 1, risk: usd(60), spent: usd(30), earned: usd(5) });
         assert_eq!(limits().loss_left(&exposure), usd(215), "300 but 25 lost and 60 at risk");
-        exposure.new_day();
-        assert_eq!(limits().loss_left(&exposure), usd(240));
+        assert_eq!(limits().risk_left(&exposure), usd(440));
     }
 
     #[derive(Clone, Debug)]
@@ -206,7 +200,7 @@ mod tests {
                     Step::End { which, cost, earned } if !open.is_empty() => {
                         let worst = open.swap_remove(which.index(open.len()));
                         let cost = cost.index(worst as usize + 1) as u64;
-                        exposure.ends(usd(worst), usd(cost), usd(earned));
+                        ends(&mut exposure, worst, cost, earned);
                     }
                     Step::End { .. } => {}
                 }
