@@ -7,7 +7,7 @@ use crate::gateway::{Gateway, Options, PATIENCE, question, send};
 use crate::{Answer, gateway};
 
 /// What the gateway signs with.
-const KEY: &str = "sk-of-the-stage";
+pub const KEY: &str = "sk-of-the-stage";
 
 /// Both of them.
 pub struct Stage {

@@ -11,8 +11,8 @@ use std::process::Command;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use sluice_simulate::Billed;
-use sluice_tests::gateway::PATIENCE;
-use sluice_tests::stage::Vendor;
+use sluice_tests::gateway::{Gateway, Options, PATIENCE};
+use sluice_tests::stage::{KEY, Vendor};
 use sluice_tests::{Answer, Stage};
 use tempfile::TempDir;
 
@@ -185,5 +185,94 @@ async fn a_disk_that_is_full_refuses_what_is_new_and_loses_nothing() {
     disk.clear();
     recovers(&stage, "new").await;
     adds_up(stage, folder.path());
+    drop(disk);
+}
+
+/// A disk in a file, which turns read-only as the kernel has it of one that has errors.
+struct Failing {
+    image: TempDir,
+    at: PathBuf,
+}
+
+impl Failing {
+    fn new(at: &Path) -> Failing {
+        let failing = Failing { image: TempDir::new().unwrap(), at: at.into() };
+        File::create(failing.file()).unwrap().set_len(16 << 20).unwrap();
+        // Without a journal of its own: what fails does not change what it has.
+        run(Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal"]).arg(failing.file()));
+        failing.mount();
+        failing
+    }
+
+    fn file(&self) -> PathBuf {
+        self.image.path().join("disk")
+    }
+
+    fn mount(&self) {
+        run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(self.file()).arg(&self.at));
+    }
+
+    /// What was written before is on it; nothing more gets there.
+    fn fail(&self) {
+        run(Command::new("sync").arg("--file-system").arg(&self.at));
+        let device = Command::new("findmnt").args(["-no", "SOURCE"]).arg(&self.at).output().unwrap().stdout;
+        let device = String::from_utf8(device).unwrap();
+        let name = device.trim().strip_prefix("/dev/").expect("a loop device");
+        fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1").unwrap();
+    }
+
+    /// As an operator does it, when nobody uses it.
+    fn mend(&self) {
+        run(Command::new("umount").arg(&self.at));
+        // It says with 1 that there was something to mend.
+        let checked = Command::new("e2fsck").args(["-f", "-y"]).arg(self.file()).output().unwrap();
+        assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
+        self.mount();
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).status();
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}, which wants root: {output:?}");
+}
+
+/// The disk turns read-only under it. That does not pass by itself; mended, it has all that was promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_turns_read_only_refuses_what_is_new_and_refunds_nothing() {
+    let folder = TempDir::new().unwrap();
+    let disk = Failing::new(folder.path());
+    let stage = start(folder.path()).await;
+    assert_eq!(ask(&stage, "old", true).await.status, 200);
+    let asking = under_way(&stage, "old").await;
+    disk.fail();
+    end(&stage, asking).await;
+    // All that SQLite says of it is that a write fails.
+    is_refused(&stage, "new", "broken").await;
+    serves_what_is_free(&stage).await;
+    is_refused(&stage, "newer", "broken").await;
+    // What has ended could not be written down: whoever starts next finds it under way.
+    let Stage { gateway, simulator } = stage;
+    let own = gateway.crash();
+    disk.mend();
+    let gateway = Gateway::start_in(own, &Options::with(&[("KEY", KEY)]));
+    assert!(gateway.log().contains("what was held for them is in doubt"), "{}", gateway.log());
+    let request = gateway.chat_request(body(false).to_string()).header("x-sluice-run", "new");
+    assert_eq!(Answer::read(request.send().await.unwrap()).await.unwrap().status, 200, "it goes on");
+    drop(gateway.ended_in_order());
+    let rows = simulator.books().rows;
+    let billed: u64 =
+        rows.iter().map(|row| (row.billed.prompt_tokens + row.billed.completion_tokens) * PRICE).sum();
+    let store = Connection::open(folder.path().join("sluice.db")).unwrap();
+    let sum = |query| store.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap() as u64;
+    let (settled, in_doubt) =
+        (sum("SELECT sum(settled) FROM accounts"), sum("SELECT sum(in_doubt) FROM accounts"));
+    assert!(in_doubt > 0 && billed <= settled + in_doubt, "{billed} billed, {settled}, {in_doubt} in doubt");
+    assert_eq!(sum("SELECT count(*) FROM in_doubt"), 2, "what was under way, and no more");
     drop(disk);
 }
