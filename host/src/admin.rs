@@ -28,6 +28,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::{Current, Snapshot};
 use crate::stream::Body;
 use crate::supervisor::{Handle, Released};
+use crate::workers::Workers;
 
 const JSON: &str = "application/json";
 
@@ -42,6 +43,7 @@ pub(crate) struct Admin {
     measures: Measures,
     kept: Option<(Arc<Money>, Arc<KeyBook>)>,
     market: Option<market::View>,
+    workers: Workers,
     started_s: u64,
     draining: AtomicBool,
 }
@@ -92,9 +94,11 @@ impl Admin {
         measures: Measures,
         kept: Option<(Arc<Money>, Arc<KeyBook>)>,
         market: Option<market::View>,
+        workers: Workers,
         started_s: u64,
     ) -> Admin {
-        Admin { current, supervisor, measures, kept, market, started_s, draining: AtomicBool::new(false) }
+        let draining = AtomicBool::new(false);
+        Admin { current, supervisor, measures, kept, market, workers, started_s, draining }
     }
 
     /// From now on `/ready` says no.
@@ -215,6 +219,7 @@ impl Page<'_> {
                     &self.admin.measures,
                     money.map(|money| &**money),
                     self.admin.market.as_ref(),
+                    &self.admin.workers,
                 );
                 return Ok(page(text, metrics::CONTENT_TYPE));
             }

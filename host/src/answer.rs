@@ -33,6 +33,9 @@ const PRELUDE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of an answer that an adapter maps as a whole: half of what its memory holds.
 const WHOLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Headers of an answer, those of rates among them: a map that grows is made anew.
+const HEADERS_TYPICAL: usize = 10;
+
 /// What an answer is read with.
 pub(crate) struct Reading<'a> {
     pub(crate) call: &'a SharedCall,
@@ -353,7 +356,7 @@ impl Reading<'_> {
 
     /// What a client needs of a vendor's head; the rest is between the vendor and the operator.
     pub(crate) fn passed_headers(&self, vendor: &HeaderMap) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(4);
+        let mut headers = HeaderMap::with_capacity(HEADERS_TYPICAL);
         for name in [CONTENT_TYPE, RETRY_AFTER] {
             let value = vendor.get(&name);
             if let Some(value) =

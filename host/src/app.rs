@@ -23,6 +23,10 @@ use crate::server::Server;
 use crate::snapshot::Current;
 use crate::supervisor::{BootError, Booted, Handle, Purpose, Supervisor};
 use crate::upstream::{self, Clients};
+use crate::workers::{self, Workers};
+
+/// For what is done beside the serving: connections are taken in, jobs of a market are looked for.
+const THREADS_BESIDE: usize = 2;
 
 /// Everything that must be right before a socket is bound.
 pub(crate) struct App {
@@ -128,21 +132,22 @@ impl App {
     ///
     /// A [`StartError`] where the address is taken or threads are not to be had.
     pub(crate) fn serve(mut self) -> Result<Stopped, StartError> {
-        let mut workers = tokio::runtime::Builder::new_multi_thread();
-        if let Some(count) = self.current.load().config.server.workers {
-            workers.worker_threads(count);
-        }
-        let workers = workers.enable_all().build().map_err(StartError::Workers)?;
+        let workers = workers::start(self.current.load().config.server.workers);
+        let (workers, threads) = workers.map_err(StartError::Workers)?;
+        let mut beside = tokio::runtime::Builder::new_multi_thread();
+        let beside =
+            beside.worker_threads(THREADS_BESIDE).enable_all().build().map_err(StartError::Workers)?;
         // The folder is locked until all is written: who took it before would write the same again.
         let mut ledger = self.ledger.take();
-        let stopped = workers.block_on(self.run(ledger.as_mut()));
+        let stopped = beside.block_on(self.run(workers, ledger.as_mut()));
         // A name that is being looked up is not waited for.
-        workers.shutdown_background();
+        beside.shutdown_background();
+        drop(threads);
         ledger.iter().for_each(|ledger| ledger.money.spending.close());
         stopped
     }
 
-    async fn run(self, mut ledger: Option<&mut Ledger>) -> Result<Stopped, StartError> {
+    async fn run(self, workers: Workers, mut ledger: Option<&mut Ledger>) -> Result<Stopped, StartError> {
         let address = self.current.load().config.server.listen;
         let listen = |source| StartError::Listen { address, source };
         let listener = Server::listen(address).await.map_err(listen)?;
@@ -171,8 +176,9 @@ impl App {
             beside.spawn(bidder.run(told));
         }
         let kept = ledger.map(|ledger| (ledger.money.clone(), ledger.keys.clone()));
-        let admin = Admin::new(self.current, self.handle, self.measures, kept, view, started_s);
-        let server = Arc::new(Server::new(self.gateway, admin, process, ends));
+        let admin =
+            Admin::new(self.current, self.handle, self.measures, kept, view, workers.clone(), started_s);
+        let server = Arc::new(Server::new(self.gateway, admin, process, workers, ends));
         drain::serve(server, listener, &current, signals).await.map_err(listen)
     }
 }

@@ -24,7 +24,7 @@ const TRIED_BYTES_MAX: usize = 512;
 pub(crate) struct Tally {
     money: Option<Arc<Money>>,
     started: Instant,
-    row: Mutex<Option<Row>>,
+    row: Mutex<Option<Box<Row>>>,
     /// Until the call's last attempt has ended.
     permit: Option<Permit>,
     /// Of the model that took the place of the one that was asked for.
@@ -62,7 +62,7 @@ impl Tally {
         model: &str,
         permit: Option<Permit>,
     ) -> Tally {
-        let row = Row {
+        let row = || Row {
             at_ms: unix_ms(),
             request: request.into(),
             key: (*caller.key).into(),
@@ -71,7 +71,7 @@ impl Tally {
             model: model.into(),
             ..Row::default()
         };
-        let row = Mutex::new(money.is_some().then_some(row));
+        let row = Mutex::new(money.is_some().then(|| Box::new(row())));
         Tally { money: money.cloned(), started: Instant::now(), row, permit, downgraded: OnceLock::new() }
     }
 
@@ -100,13 +100,13 @@ impl Tally {
         self.permit.as_ref().map_or_else(Told::default, Permit::told)
     }
 
-    fn passed(&self, row: Row) {
+    fn passed(&self, row: Box<Row>) {
         if let Some(money) = &self.money {
             money.spending.passed(row);
         }
     }
 
-    fn row(&self) -> MutexGuard<'_, Option<Row>> {
+    fn row(&self) -> MutexGuard<'_, Option<Box<Row>>> {
         self.row.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

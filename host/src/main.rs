@@ -46,6 +46,7 @@ mod timed_io;
 mod underway;
 mod upstream;
 mod vendor_error;
+mod workers;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -19,6 +19,7 @@ use crate::market;
 use crate::measures::Measures;
 use crate::money::Money;
 use crate::snapshot::Snapshot;
+use crate::workers::Workers;
 
 /// OpenMetrics, which Prometheus asks for.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -61,6 +62,7 @@ pub(crate) fn text(
     measures: &Measures,
     money: Option<&Money>,
     market: Option<&market::View>,
+    workers: &Workers,
 ) -> String {
     let mut all = Registry::default();
     measures.register(&mut all);
@@ -69,11 +71,10 @@ pub(crate) fn text(
     generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
     registry.register("generation", "Generation of the snapshot that serves", generation);
     let tasks: Gauge = Gauge::default();
-    let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    tasks.set(i64::try_from(alive).unwrap_or(i64::MAX));
+    tasks.set(i64::try_from(workers.tasks()).unwrap_or(i64::MAX));
     registry.register(
         "tasks",
-        "Tasks of the runtime: one per connection and per stream under way, and a few more",
+        "Tasks of the threads that serve: one per connection and per stream under way, and a few more",
         tasks,
     );
     register_transitions(registry, transitions);

@@ -56,7 +56,8 @@ impl Prepared {
         if !plan.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&plan.query);
         }
-        let mut headers = HeaderMap::with_capacity(plan.headers.len() + 2);
+        // With the credential and the host: a map that grows is made anew.
+        let mut headers = HeaderMap::with_capacity(plan.headers.len() + 3);
         for (name, value) in &plan.headers {
             let name = HeaderName::try_from(name).map_err(|_| NotARequest("a header's name"))?;
             let value = HeaderValue::try_from(value).map_err(|_| NotARequest("a header's value"))?;

@@ -23,6 +23,7 @@ use crate::rate_headers::Refused;
 use crate::refusal::Refusal;
 use crate::stream::{Body, Connection};
 use crate::timed_io::TimedIo;
+use crate::workers::Workers;
 
 /// Bytes of a request's head at most.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -51,6 +52,7 @@ pub(crate) struct Server {
     gateway: Arc<Gateway>,
     admin: Admin,
     ids: RequestIds,
+    workers: Workers,
     places: Arc<Semaphore>,
     /// Told when this is the end, for who works beside.
     ends: watch::Sender<bool>,
@@ -74,10 +76,11 @@ impl Server {
         gateway: Arc<Gateway>,
         admin: Admin,
         process: u32,
+        workers: Workers,
         ends: watch::Sender<bool>,
     ) -> Server {
         let ids = RequestIds { process, next: AtomicU64::new(1) };
-        Server { gateway, admin, ids, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)), ends }
+        Server { gateway, admin, ids, workers, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)), ends }
     }
 
     /// From now on `/ready` says no.
@@ -112,14 +115,18 @@ impl Server {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let (server, finish) = (Arc::clone(self), connections.finish.subscribe());
-                    connections.tasks.spawn(async move {
-                        server.connection(stream, peer.ip(), finish).await;
+                    let stream = stream.into_std();
+                    self.workers.spawn(&mut connections.tasks, async move {
+                        match stream.and_then(TcpStream::from_std) {
+                            Ok(stream) => server.connection(stream, peer.ip(), finish).await,
+                            Err(error) => not_accepted(&error),
+                        }
                         drop(place);
                     });
                 }
                 // Such as too many open files: those that are open go on.
                 Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
+                    not_accepted(&error);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -216,6 +223,10 @@ impl Server {
             }
         }
     }
+}
+
+fn not_accepted(error: &std::io::Error) {
+    tracing::warn!(%error, "a connection was not accepted");
 }
 
 /// Until it is said that this is the end; who would say so may be gone.

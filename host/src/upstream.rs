@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
+use thread_local::ThreadLocal;
 use tokio::time::Instant;
 
 use crate::connector::{self, Connector, NotInTime};
@@ -42,9 +43,11 @@ pub(crate) struct Clients {
 
 /// Sends requests that are complete.
 pub(crate) struct Client {
-    keeping: legacy::Client<Connector, Full<Bytes>>,
+    /// One for each thread: a connection is of the thread that has made it, and wakes no other.
+    keeping: ThreadLocal<legacy::Client<Connector, Full<Bytes>>>,
     /// Makes a connection for each request.
     fresh: legacy::Client<Connector, Full<Bytes>>,
+    connector: Connector,
 }
 
 /// Whether a request goes out again whose connection had been closed.
@@ -78,16 +81,8 @@ impl Clients {
 impl Client {
     fn new(tls: ClientConfig, within: Duration) -> Client {
         let connector = Connector::new(tls, within);
-        let mut builder = legacy::Client::builder(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .http2_keep_alive_interval(HTTP2_PING_EVERY)
-            .http2_keep_alive_timeout(HTTP2_PING_WITHIN);
-        let keeping = builder.build(connector.clone());
-        Client { keeping, fresh: builder.pool_max_idle_per_host(0).build(connector) }
+        let fresh = builder().pool_max_idle_per_host(0).build(connector.clone());
+        Client { keeping: ThreadLocal::new(), fresh, connector }
     }
 
     /// Sends, and waits for the head of the answer until `deadline`. `request` makes the same request
@@ -107,7 +102,7 @@ impl Client {
         timer: Timer,
         repeats: Repeats,
     ) -> Result<Response<Incoming>, FaultKind> {
-        let mut client = &self.keeping;
+        let mut client = self.keeping.get_or(|| builder().build(self.connector.clone()));
         let mut repeated = repeats == Repeats::Never;
         let response = loop {
             let (request, sent) = (request()?, Instant::now());
@@ -136,6 +131,18 @@ impl Client {
             _ => Ok(response),
         }
     }
+}
+
+fn builder() -> legacy::Builder {
+    let mut builder = legacy::Client::builder(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_MAX)
+        .http1_max_buf_size(HEAD_BYTES_MAX)
+        .http2_keep_alive_interval(HTTP2_PING_EVERY)
+        .http2_keep_alive_timeout(HTTP2_PING_WITHIN);
+    builder
 }
 
 /// Trusts what the machine trusts.

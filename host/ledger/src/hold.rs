@@ -56,23 +56,23 @@ impl Hold {
 
     /// The attempt is over; it cost so much. With the call's row, if this was its last attempt.
     /// Gives the accounts on which that was more than was held.
-    pub fn settle(mut self, charge: NanoUsd, row: Option<Row>) -> Vec<Overrun> {
+    pub fn settle(mut self, charge: NanoUsd, row: Option<Box<Row>>) -> Vec<Overrun> {
         self.end(charge, row)
     }
 
     /// The attempt is over, and its call goes on. `so_far` is the call's row, if the process dies before
     /// the call ends.
-    pub fn settle_so_far(mut self, charge: NanoUsd, so_far: Row) -> Vec<Overrun> {
+    pub fn settle_so_far(mut self, charge: NanoUsd, so_far: Box<Row>) -> Vec<Overrun> {
         let overruns = self.end(charge, None);
         let mut inner = self.spending.lock();
-        if let Err(error) = inner.journal.append(&Record::Underway(Box::new(so_far))) {
+        if let Err(error) = inner.journal.append(&Record::Underway(so_far)) {
             inner.trouble = Some(why(&error));
         }
         drop(inner);
         overruns
     }
 
-    fn end(&mut self, charge: NanoUsd, row: Option<Row>) -> Vec<Overrun> {
+    fn end(&mut self, charge: NanoUsd, row: Option<Box<Row>>) -> Vec<Overrun> {
         if std::mem::replace(&mut self.ended, true) {
             return Vec::new();
         }
@@ -83,14 +83,14 @@ impl Hold {
         let mut inner = self.spending.lock();
         let overruns = inner.books.settle(&self.accounts, self.amount, charge);
         inner.open.remove(&self.id);
-        let record = Record::Settled { id: self.id, charge: charge.nanos(), row: row.map(Box::new) };
+        let record = Record::Settled { id: self.id, charge: charge.nanos(), row };
         if let Err(error) = inner.journal.append(&record) {
             // It stays in the queue; should the process die before the store has it, it is in doubt.
             inner.trouble = Some(why(&error));
         }
         inner.queue.charges.push((self.accounts.clone(), charge));
         if let Record::Settled { row: Some(row), .. } = record {
-            inner.queue.rows.push(*row);
+            inner.queue.rows.push(row);
         }
         overruns
     }

@@ -92,7 +92,7 @@ impl Batch<'_> {
     /// # Errors
     ///
     /// [`StoreError`].
-    pub fn add_rows(&self, rows: &[Row]) -> Result<(), StoreError> {
+    pub fn add_rows<'r>(&self, rows: impl IntoIterator<Item = &'r Row>) -> Result<(), StoreError> {
         let mut sums: BTreeMap<Group<'_>, Sum> = BTreeMap::new();
         let add = "INSERT INTO calls VALUES \
              (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";

@@ -66,7 +66,8 @@ pub(crate) struct Inner {
 #[derive(Default)]
 pub(crate) struct Queue {
     pub(crate) charges: Vec<(Accounts, NanoUsd)>,
-    pub(crate) rows: Vec<Row>,
+    #[expect(clippy::vec_box, reason = "a list that grows under the lock copies what it has")]
+    pub(crate) rows: Vec<Box<Row>>,
 }
 
 /// Why nothing is held.
@@ -215,9 +216,9 @@ impl Spending {
     }
 
     /// A call has ended whose row no settlement took along.
-    pub fn passed(&self, row: Row) {
+    pub fn passed(&self, row: Box<Row>) {
         let mut inner = self.lock();
-        let record = Record::Passed(Box::new(row));
+        let record = Record::Passed(row);
         let Record::Passed(row) = &record else { return };
         if row.cost > 0
             && let Err(error) = inner.journal.append(&record)
@@ -226,7 +227,7 @@ impl Spending {
         }
         // Rows are not money: where the store is behind, they are the first to go.
         if let (Record::Passed(row), true) = (record, inner.queue.rows.len() < QUEUE_MAX) {
-            inner.queue.rows.push(*row);
+            inner.queue.rows.push(row);
         }
     }
 

@@ -231,7 +231,7 @@ impl Writer {
         for (id, charge) in charges {
             batch.settle(node, *id, *charge)?;
         }
-        batch.add_rows(&queue.rows)?;
+        batch.add_rows(queue.rows.iter().map(|row| &**row))?;
         for (id, free) in &work.back {
             batch.give_back(node, *id, *free)?;
         }

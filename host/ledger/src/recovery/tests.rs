@@ -35,15 +35,15 @@ fn hold(spending: &Arc<Spending>, request: &str, amount: u64) -> Hold {
 }
 
 /// The row of a call that has cost so much.
-fn row(request: &str, cost: u64) -> Row {
-    Row {
+fn row(request: &str, cost: u64) -> Box<Row> {
+    Box::new(Row {
         at_ms: 50,
         request: request.into(),
         key: "k".into(),
         outcome: "good".into(),
         cost,
         ..Row::default()
-    }
+    })
 }
 
 /// Request, outcome and cost of each call.

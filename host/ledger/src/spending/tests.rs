@@ -209,7 +209,9 @@ fn what_a_dead_process_had_open_is_in_doubt_and_what_it_had_settled_is_settled()
     let account = [drawn("all", "", 1000)];
     let (spending, found) = open(folder.path());
     assert_eq!(found, Found { next_hold: 1, ..Found::default() });
-    hold(&spending, &account, 100).unwrap().settle(usd(60), Some(Row { cost: 60, ..Row::default() }));
+    hold(&spending, &account, 100)
+        .unwrap()
+        .settle(usd(60), Some(Box::new(Row { cost: 60, ..Row::default() })));
     let mut open_one = hold(&spending, &account, 200).unwrap();
     open_one.sent();
     std::mem::forget(open_one);

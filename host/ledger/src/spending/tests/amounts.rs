@@ -37,6 +37,7 @@ proptest! {
         spending.go_by(caps.into());
         let mut least = 0_u64;
         for Said { amount, charge, row, ends } in said {
+            let row = Box::new(row);
             spending.passed(row.clone());
             let Ok(held) = hold(&spending, &accounts, amount) else { continue };
             if ends {
@@ -44,7 +45,7 @@ proptest! {
                 least = least.saturating_add(charge.min(NanoUsd::ATTEMPT_MAX.nanos()));
             } else {
                 // As a journal may have it that was written before charges were bounded.
-                let record = Record::Settled { id: held.id, charge, row: Some(Box::new(row)) };
+                let record = Record::Settled { id: held.id, charge, row: Some(row) };
                 spending.lock().journal.append(&record).unwrap();
                 std::mem::forget(held);
             }

@@ -42,8 +42,8 @@ fn hold(spending: &Arc<Spending>, amount: u64) -> Result<Hold, NotHeld> {
 }
 
 /// A call's row that needs pages of its own.
-fn long_row(cost: u64) -> Option<Row> {
-    Some(Row { request: "x".repeat(20_000).into(), cost, ..Row::default() })
+fn long_row(cost: u64) -> Option<Box<Row>> {
+    Some(Box::new(Row { request: "x".repeat(20_000).into(), cost, ..Row::default() }))
 }
 
 /// Settled and in doubt, and the calls, as the database has them.
@@ -162,7 +162,7 @@ fn old_calls_make_room_in_a_database_that_is_full() {
     let mut store = Store::open(&folder.path().join("sluice.db")).unwrap();
     let add = |store: &mut Store, at_ms| {
         let batch = store.batch()?;
-        let rows: Vec<Row> = (0..100).filter_map(long_row).map(|row| Row { at_ms, ..row }).collect();
+        let rows: Vec<Row> = (0..100).filter_map(long_row).map(|row| Row { at_ms, ..*row }).collect();
         batch.add_rows(&rows)?;
         batch.commit()
     };
