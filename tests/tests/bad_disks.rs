@@ -11,7 +11,7 @@ use std::process::Command;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use sluice_simulate::Billed;
-use sluice_tests::gateway::{Gateway, Options, PATIENCE};
+use sluice_tests::gateway::{Gateway, Options, PATIENCE, metric};
 use sluice_tests::stage::{KEY, Vendor};
 use sluice_tests::{Answer, Stage};
 use tempfile::TempDir;
@@ -262,6 +262,8 @@ async fn a_disk_that_turns_read_only_refuses_what_is_new_and_refunds_nothing() {
     disk.mend();
     let gateway = Gateway::start_in(own, &Options::with(&[("KEY", KEY)]));
     assert!(gateway.log().contains("what was held for them is in doubt"), "{}", gateway.log());
+    let page = gateway.get("/metrics").await.text();
+    assert!(metric(&page, "sluice_spending_in_doubt_nanodollars") > 0.0, "from the start");
     let request = gateway.chat_request(body(false).to_string()).header("x-sluice-run", "new");
     assert_eq!(Answer::read(request.send().await.unwrap()).await.unwrap().status, 200, "it goes on");
     drop(gateway.ended_in_order());

@@ -116,7 +116,7 @@ impl Spending {
             open: HashMap::new(),
             queue: Queue::default(),
             next_hold: found.next_hold,
-            in_doubt: Unresolved::default(),
+            in_doubt: store.in_doubt_now().unwrap_or_default(),
             trouble: None,
         };
         let spending = Arc::new(Spending {
