@@ -1,5 +1,8 @@
 //! Keys in a database that several processes have open.
 
+mod secrecy;
+mod watching;
+
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -315,111 +318,6 @@ fn a_draft_that_is_not_in_order_is_no_act() {
 
 // --- what is written ---
 
-#[test]
-fn each_act_is_in_the_audit_also_when_it_is_refused() {
-    let mut keys = Keys::new();
-    let (id, _) = keys.create("a");
-    let (nobody, _) = stranger();
-    let _ = keys.store.create("admin 10.0.0.9", &named("a"), NOW_MS + 2).unwrap();
-    keys.rotate(id, MINUTE, NOW_MS);
-    for id in [nobody, id, id] {
-        let _ = keys.revoke(id);
-    }
-    let _ = keys.store.rotate("cli", id, MINUTE, NOW_MS).unwrap();
-    let entries = keys.audit();
-    let told: Vec<(&str, &str, &str)> = entries
-        .iter()
-        .map(|entry| (entry.act.as_str(), entry.subject.as_str(), entry.outcome.as_str()))
-        .collect();
-    let (id, nobody) = (id.to_string(), nobody.to_string());
-    let expected = [
-        ("key.create", id.as_str(), "done"),
-        ("key.create", "a", "name_taken"),
-        ("key.rotate", &id, "done"),
-        ("key.revoke", &nobody, "unknown"),
-        ("key.revoke", &id, "done"),
-        ("key.revoke", &id, "already_revoked"),
-        ("key.rotate", &id, "revoked"),
-    ];
-    assert_eq!(told, expected);
-    assert_eq!((entries[1].actor.as_str(), entries[1].at_ms), ("admin 10.0.0.9", NOW_MS + 2));
-    let detail: Draft = serde_json::from_str(&entries[0].detail).unwrap();
-    assert_eq!(detail, named("a"));
-    assert_eq!(entries[2].detail, format!(r#"{{"before_until_ms":{}}}"#, NOW_MS + MINUTE_MS));
-    assert_eq!(keys.ring().generation(), 3, "acts that change nothing raise nothing");
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let groups = bytes.chunks_exact(3).flat_map(|group| {
-        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
-        [18, 12, 6, 0].map(|shift| char::from(ALPHABET[(bits >> shift) as usize & 63]))
-    });
-    groups.collect()
-}
-
-/// A secret in the ways it may hide in: plain, hex, percent-encoded, and base64 at each alignment.
-fn disguises(token: &str) -> Vec<String> {
-    let secret = &token[23..];
-    let each = |write: fn(u8) -> String| secret.bytes().map(write).collect::<String>();
-    let mut disguises = vec![
-        secret.to_owned(),
-        secret[..21].to_owned(),
-        secret[22..].to_owned(),
-        each(|byte| format!("{byte:02x}")),
-        each(|byte| format!("{byte:02X}")),
-        each(|byte| format!("%{byte:02x}")),
-        each(|byte| format!("%{byte:02X}")),
-    ];
-    disguises.extend((0..3).map(|skip| base64(&secret.as_bytes()[skip..])));
-    disguises
-}
-
-fn contains(bytes: &[u8], text: &str) -> bool {
-    bytes.windows(text.len()).any(|window| window == text.as_bytes())
-}
-
-#[test]
-fn no_secret_is_in_the_files_nor_in_what_is_printed() {
-    let mut keys = Keys::new();
-    let (id, first) = keys.create("a");
-    let (second, _) = keys.rotate(id, MINUTE, NOW_MS);
-    let Created::Done { key: fresh, record, generation } =
-        keys.store.create("cli", &named("b"), NOW_MS).unwrap()
-    else {
-        panic!("b is taken");
-    };
-    let mut printed = format!("{fresh:?} {record:?} {:?} {:?}", keys.ring(), keys.store.list().unwrap());
-    let third = fresh.reveal();
-    let done = Created::Done { key: NewKey::draw(id).unwrap(), record, generation };
-    printed.push_str(&format!("{done:?} {:?}", keys.audit()));
-    printed.push_str(&format!("{:?}", keys.ring().identify(&second, NOW_MS)));
-    let mut files = 0;
-    for file in std::fs::read_dir(keys.folder.path()).unwrap() {
-        let bytes = std::fs::read(file.unwrap().path()).unwrap();
-        files += usize::from(contains(&bytes, id.as_str()));
-        for token in [&first, &second, &third] {
-            for disguise in disguises(token) {
-                assert!(!contains(&bytes, &disguise), "{disguise}");
-                assert!(!printed.contains(&disguise), "{disguise}");
-            }
-        }
-    }
-    assert!(files > 0, "the control: what is stored is found");
-    let encoded = base64(format!("x{first}").as_bytes());
-    assert!(disguises(&first).iter().any(|disguise| encoded.contains(disguise)), "the control: base64");
-}
-
-#[test]
-fn the_database_has_the_digests_of_whole_keys() {
-    let mut keys = Keys::new();
-    let (_, token) = keys.create("a");
-    let query = "SELECT digest FROM keys";
-    let stored: Vec<u8> = keys.store.store().connection().query_row(query, [], |row| row.get(0)).unwrap();
-    assert_eq!(stored, digest(&token).0);
-    assert_ne!(stored, token.as_bytes());
-}
-
 /// Rows that somebody has edited let nobody in, and keep nobody out.
 #[test]
 fn a_row_that_is_no_key_is_named_and_no_more() {
@@ -461,103 +359,6 @@ fn a_row_that_is_no_key_can_be_revoked() {
     keys.run("UPDATE keys SET terms = json_set(terms, '$.unknown', 1)");
     assert!(matches!(keys.revoke(id), Revoked::Done { .. }));
     keys.create("edited");
-}
-
-// --- two processes ---
-
-#[test]
-fn two_processes_notice_each_others_acts_and_their_own() {
-    let mut keys = Keys::new();
-    let mut gateway = keys.other();
-    assert!(gateway.changed().unwrap().unwrap().is_empty(), "the first time");
-    assert!(gateway.changed().unwrap().is_none());
-    let (id, token) = keys.create("a");
-    let ring = gateway.changed().unwrap().unwrap();
-    assert_eq!(ring.identify(&token, NOW_MS).unwrap().id(), id);
-    assert_eq!(ring.generation(), 1);
-    assert!(gateway.changed().unwrap().is_none());
-    assert_eq!(keys.store.changed().unwrap().unwrap().len(), 1, "the one who acted has not asked yet");
-    assert!(matches!(gateway.revoke("admin", id, NOW_MS).unwrap(), Revoked::Done { generation: 2 }));
-    for store in [&mut gateway, &mut keys.store] {
-        let ring = store.changed().unwrap().unwrap();
-        assert_eq!(ring.identify(&token, NOW_MS), Err(Stranger::Revoked));
-        assert!(store.changed().unwrap().is_none());
-    }
-}
-
-#[test]
-fn what_changes_no_key_is_no_change() {
-    let mut keys = Keys::new();
-    let mut gateway = keys.other();
-    assert!(gateway.changed().unwrap().is_some());
-    let (id, _) = stranger();
-    assert_eq!(keys.revoke(id), Revoked::Unknown);
-    assert_eq!(gateway.revoke("admin", id, NOW_MS).unwrap(), Revoked::Unknown);
-    keys.store.seen(7).unwrap();
-    gateway.seen(8).unwrap();
-    assert!(gateway.changed().unwrap().is_none());
-}
-
-/// Acts that come while a ring is made are in the next one at the latest.
-#[test]
-fn no_act_is_missed_however_they_fall_together() {
-    const ROUNDS: usize = 500;
-    let mut keys = Keys::new();
-    let mut gateway = keys.other();
-    let (id, _) = keys.create("a");
-    let mut ring = gateway.changed().unwrap().unwrap();
-    // Acts are as close together as they can be.
-    keys.store.store().connection().pragma_update(None, "synchronous", "off").unwrap();
-    for round in 0..ROUNDS {
-        let token = thread::scope(|scope| {
-            let acting = scope.spawn(|| {
-                keys.rotate(id, MINUTE, NOW_MS);
-                keys.rotate(id, MINUTE, NOW_MS).0
-            });
-            while !acting.is_finished() {
-                ring = gateway.changed().unwrap().unwrap_or(std::mem::take(&mut ring));
-            }
-            acting.join().unwrap()
-        });
-        ring = gateway.changed().unwrap().unwrap_or(ring);
-        assert!(ring.identify(&token, u64::MAX).is_ok(), "round {round}");
-    }
-    assert_eq!(ring.generation(), 1 + 2 * ROUNDS as u64);
-}
-
-#[test]
-fn who_acts_hears_that_the_gateway_has_taken_it() {
-    let keys = Keys::new();
-    let (mut gateway, mut cli) = (keys.other(), keys.other());
-    let wait = |cli: &KeyStore, generation, within| cli.wait_until_seen(generation, within).unwrap();
-    assert_eq!(wait(&cli, 1, MINUTE), Seen::NobodyRuns);
-    let lock = DataLock::take(keys.folder.path()).unwrap();
-    let Created::Done { generation, .. } = cli.create("cli", &named("a"), NOW_MS).unwrap() else {
-        panic!("a is taken");
-    };
-    assert_eq!(wait(&cli, generation, Duration::ZERO), Seen::NotInTime);
-    assert_eq!(wait(&cli, generation, Duration::from_millis(30)), Seen::NotInTime);
-    let ring = gateway.changed().unwrap().unwrap();
-    thread::scope(|scope| {
-        let other = keys.other();
-        let waiting = scope.spawn(move || wait(&other, generation, MINUTE));
-        gateway.seen(ring.generation()).unwrap();
-        assert_eq!(waiting.join().unwrap(), Seen::Taken);
-    });
-    assert_eq!(wait(&cli, generation, Duration::ZERO), Seen::Taken);
-    gateway.seen(generation - 1).unwrap();
-    assert_eq!(wait(&cli, generation, Duration::ZERO), Seen::Taken, "a late word takes nothing back");
-    assert_eq!(wait(&cli, generation + 1, Duration::ZERO), Seen::NotInTime);
-    // Ten is more than nine, as a number.
-    gateway.seen(9).unwrap();
-    gateway.seen(10).unwrap();
-    assert_eq!(wait(&cli, 10, Duration::ZERO), Seen::Taken);
-    thread::scope(|scope| {
-        let other = keys.other();
-        let waiting = scope.spawn(move || wait(&other, 11, MINUTE));
-        drop(lock);
-        assert_eq!(waiting.join().unwrap(), Seen::NobodyRuns, "it ended without a word");
-    });
 }
 
 // --- many ---
