@@ -136,7 +136,7 @@ impl Drop for Counted {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::HashMap;
     use std::sync::Mutex;
     use std::thread::ThreadId;
 
@@ -147,14 +147,14 @@ mod tests {
     #[tokio::test]
     async fn tasks_are_spread_evenly_and_their_ends_make_room() {
         let (workers, _threads) = start(Some(3)).unwrap();
-        let seen: Arc<Mutex<BTreeMap<ThreadKey, usize>>> = Arc::default();
+        let seen: Arc<Mutex<HashMap<ThreadId, usize>>> = Arc::default();
         let gate = Arc::new(Semaphore::new(0));
         let mut tasks = JoinSet::new();
         for round in 1..=2 {
             for _ in 0..6 {
                 let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
                 workers.spawn(&mut tasks, async move {
-                    *seen.lock().unwrap().entry(here()).or_default() += 1;
+                    *seen.lock().unwrap().entry(std::thread::current().id()).or_default() += 1;
                     let _ = gate.acquire().await;
                 });
             }
@@ -186,13 +186,5 @@ mod tests {
         assert_eq!(ended.load(Ordering::Relaxed), 0);
         drop(threads);
         assert_eq!(ended.load(Ordering::Relaxed), 4);
-    }
-
-    /// Threads in an order.
-    type ThreadKey = String;
-
-    fn here() -> ThreadKey {
-        let id: ThreadId = std::thread::current().id();
-        format!("{id:?}")
     }
 }

@@ -155,10 +155,10 @@ impl Jobs {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn job(id: &str, state: State) -> Job {
+    pub(in crate::market) fn job(id: &str, state: State) -> Job {
         let usd = NanoUsd::from_nanos;
         Job {
             id: id.into(),

@@ -293,6 +293,7 @@ fn is_of_one(error: &MarketError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::jobs;
     use super::*;
 
     const DUE_MS: u64 = 1_000_000;
@@ -302,23 +303,7 @@ mod tests {
     }
 
     fn job() -> Job {
-        Job {
-            id: "a".into(),
-            strategy: "s".into(),
-            decided_by: "p@1.0.0".into(),
-            model: "m".into(),
-            state: State::Open,
-            credit: usd(100),
-            bid: usd(20),
-            expected: usd(10),
-            worst: usd(40),
-            cost: usd(0),
-            earned: usd(0),
-            bid_ms: 1,
-            closes_ms: 2,
-            due_ms: DUE_MS,
-            ended_ms: None,
-        }
+        Job { due_ms: DUE_MS, ..jobs::tests::job("a", State::Open) }
     }
 
     fn says(status: i64, gen_reward: &str) -> Said {
