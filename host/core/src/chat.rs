@@ -180,7 +180,7 @@ impl Whole {
         let Some(wire) = wire else { return Whole::Malformed };
         match (wire.error.filter(|error| says_something(error)), wire.choices) {
             (Some(error), _) => Whole::Error(Inside::read(error)),
-            (None, Some(choices)) if choices.get().starts_with('[') => Whole::Completion,
+            (None, Some(choices)) if choices.is_list() => Whole::Completion,
             (None, Some(_) | None) => Whole::Malformed,
         }
     }

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::price::Usage;
 pub use overheard::Overheard;
-use said::Said;
+use said::{Choices, Said};
 
 /// Bytes of text that are one token at the least: 8.
 ///
@@ -40,8 +40,7 @@ pub struct Meter {
 pub(crate) struct Wire<'t> {
     #[serde(borrow)]
     pub(crate) error: Option<&'t RawValue>,
-    #[serde(borrow)]
-    pub(crate) choices: Option<&'t RawValue>,
+    pub(crate) choices: Option<Choices>,
     #[serde(borrow)]
     usage: Option<&'t RawValue>,
     #[serde(borrow)]
@@ -60,9 +59,9 @@ impl Meter {
     pub fn event(&mut self, data: &[u8]) {
         let Some(wire) = Wire::read(data) else { return };
         self.note_usage(&wire);
-        for said in said::in_deltas(wire.choices) {
-            self.content_events = self.content_events.saturating_add(said.has_content().into());
-            self.note_said(said);
+        if let Some(choices) = wire.choices {
+            self.content_events = self.content_events.saturating_add(choices.deltas_with_content);
+            self.note_said(choices.deltas);
         }
     }
 
@@ -75,8 +74,8 @@ impl Meter {
 
     pub(crate) fn note_whole(&mut self, wire: &Wire<'_>) {
         self.note_usage(wire);
-        for said in said::in_messages(wire.choices) {
-            self.note_said(said);
+        if let Some(choices) = wire.choices {
+            self.note_said(choices.messages);
         }
     }
 
@@ -142,7 +141,7 @@ pub fn is_usage_only(data: &[u8]) -> bool {
     Wire::read(data).is_some_and(|wire| {
         let quiet = wire.error.is_none_or(|error| !said::says_something(error));
         let brings = wire.usage.is_some_and(|usage| usage.get().starts_with('{'));
-        quiet && brings && said::is_empty_list(wire.choices)
+        quiet && brings && wire.choices.is_none_or(|choices| choices.is_empty())
     })
 }
 

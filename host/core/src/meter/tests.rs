@@ -206,6 +206,22 @@ fn only_what_carries_a_token_is_an_event_with_content() {
         (r#"{"choices":[{"delta":{"tool_calls":[{"custom":{"name":"f","input":"ab"}}]}}]}"#, 1, 3, 1),
         (r#"{"choices":[{"delta":{"function_call":{"name":"f","arguments":"{}"}}}]}"#, 1, 3, 1),
         (r#"{"choices":[{"text":"legacy"}]}"#, 1, 6, 1),
+        // Of another kind than it should be, or there twice: what a client may read counts.
+        (r#"{"choices":{"delta":{"content":"a"}}}"#, 0, 0, 0),
+        (
+            r#"{"choices":[[{"delta":{"content":"a"}}],{"delta":[{"content":"a"}]},"a",1.5,true,null]}"#,
+            0,
+            0,
+            0,
+        ),
+        (r#"{"choices":[{"delta":{"content":"a","content":"bc"}}]}"#, 1, 3, 1),
+        (r#"{"choices":[{"delta":{"content":"a"},"delta":{"refusal":"bc"}}]}"#, 1, 3, 1),
+        (
+            r#"{"choices":[{"delta":{"tool_calls":[7,[],{"function":"x"},{"function":{"input":"a"}}]}}]}"#,
+            1,
+            1,
+            1,
+        ),
         // What was said in all is repeated by some at the end.
         (r#"{"choices":[{"delta":{},"message":{"content":"all of it"}}]}"#, 0, 0, 0),
         (r#"{"choices":[{"delta":{"content":"a text of some length, in one go"}}]}"#, 1, 32, 4),
@@ -214,6 +230,13 @@ fn only_what_carries_a_token_is_an_event_with_content() {
         let counts = (meter.content_events(), meter.text_bytes(), meter.floor_tokens());
         assert_eq!(counts, (events, bytes, floor), "{event}");
     }
+}
+
+#[test]
+fn what_is_not_looked_into_may_be_as_deep_as_it_likes() {
+    let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+    let event = format!(r#"{{"choices":[{{"logprobs":{deep},"delta":{{"audio":{deep},"content":"a"}}}}]}}"#);
+    assert_eq!(streamed(&[&event]).text_bytes(), 1);
 }
 
 #[test]
