@@ -73,10 +73,10 @@ impl Reading<'_> {
     pub(crate) async fn read(
         &self,
         response: Response<Incoming>,
-        mut attempt: Underway,
+        mut attempt: Box<Underway>,
         mut planner: Planner,
         place: Option<Place>,
-    ) -> Result<Response<Body>, (Fault, Underway)> {
+    ) -> Result<Response<Body>, (Fault, Box<Underway>)> {
         let (head, rest) = response.into_parts();
         if !head.status.is_success() {
             return Err((vendor_error::read(self, &head, rest, &mut planner).await, attempt));
@@ -86,7 +86,8 @@ impl Reading<'_> {
             Err(fault) => return Err((fault.into(), attempt)),
         };
         if streams {
-            return self.stream(&head, begun, attempt, planner, place).await;
+            // Boxed: most answers are none, and would carry its room around.
+            return Box::pin(self.stream(&head, begun, attempt, planner, place)).await;
         }
         let answer = match self.collect(begun, attempt.holds_money()).await {
             Err(fault) => Err(fault),
@@ -233,7 +234,7 @@ impl Reading<'_> {
     }
 
     /// An answer that is too long to be looked at: it passes.
-    fn long(&self, head: &Parts, text: Bytes, rest: Incoming, mut attempt: Underway) -> Response<Body> {
+    fn long(&self, head: &Parts, text: Bytes, rest: Incoming, mut attempt: Box<Underway>) -> Response<Body> {
         attempt.first_content();
         let relay = Relay {
             frames: Frames::blind(rest, Arc::clone(self.upstream)),
@@ -252,10 +253,10 @@ impl Reading<'_> {
         &self,
         head: &Parts,
         begun: Begun,
-        mut attempt: Underway,
+        mut attempt: Box<Underway>,
         planner: Planner,
         place: Option<Place>,
-    ) -> Result<Response<Body>, (Fault, Underway)> {
+    ) -> Result<Response<Body>, (Fault, Box<Underway>)> {
         let Begun { first, rest } = begun;
         let mut frames = match self.frames(rest, planner, place) {
             Ok(frames) => frames.metered(attempt.counts(), self.hides_usage),

@@ -57,7 +57,7 @@ struct Sending {
     deadline: Instant,
     /// The model's, for all attempts.
     span: Duration,
-    underway: Underway,
+    underway: Box<Underway>,
     planner: Planner,
 }
 
@@ -279,7 +279,7 @@ impl Sending {
         }
     }
 
-    async fn attempt(self) -> Result<Response<Body>, (Fault, Underway)> {
+    async fn attempt(self) -> Result<Response<Body>, (Fault, Box<Underway>)> {
         let Sending { call, target, prepared, body, client, mut underway, planner, .. } = self;
         let upstream = &target.upstream;
         let streaming = call.shape.streaming;

@@ -1,5 +1,6 @@
 //! One client request, read once: where its members are, what it asks for.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -167,6 +168,18 @@ impl Call {
         &self.text
     }
 
+    /// Where the members of an outbound body are: nothing is scanned where it is the client's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotJson`].
+    pub(crate) fn index_of(&self, body: &Bytes) -> Result<Cow<'_, Index>, Refusal> {
+        if std::ptr::eq::<[u8]>(&**body, &*self.text) {
+            return Ok(Cow::Borrowed(&self.index));
+        }
+        Index::scan(body).map(Cow::Owned).map_err(Refusal::NotJson)
+    }
+
     /// The client's bytes with these changes.
     ///
     /// # Errors
@@ -286,6 +299,17 @@ mod tests {
             assert_eq!(call.field("/x").as_deref(), Some("1"));
         }
         assert!(given("[]").is_err() && given(r#"{"model":1,"model":2}"#).is_err());
+    }
+
+    #[test]
+    fn only_the_clients_own_bytes_go_by_its_index() {
+        let call = chat(r#"{"model":"a","n":1}"#).unwrap();
+        let index_of = |body: &Bytes| call.index_of(body).unwrap();
+        assert!(matches!(index_of(&call.text().clone()), Cow::Borrowed(_)));
+        let other = Bytes::from_static(br#"{"n":1,"model":"a"}"#);
+        let part = call.text().slice(..0);
+        assert!(matches!(index_of(&other), Cow::Owned(index) if index.member(&other, "n") == Ok(Some(b"1"))));
+        assert!(call.index_of(&part).is_err(), "another text that begins at the same place");
     }
 
     #[test]

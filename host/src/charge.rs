@@ -11,9 +11,10 @@ use sluice_ledger::hold::Hold;
 use sluice_ledger::rows::Row;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::call::Call;
 use crate::caller::Caller;
 use crate::metering::Metered;
-use crate::money::{Money, unix_ms};
+use crate::money::Money;
 use crate::rates::{Permit, Told};
 use crate::routes::Target;
 
@@ -57,14 +58,14 @@ pub(crate) enum Cost {
 impl Tally {
     pub(crate) fn new(
         money: Option<&Arc<Money>>,
-        request: &str,
+        call: &Call,
         caller: &Caller,
         model: &str,
         permit: Option<Permit>,
     ) -> Tally {
         let row = || Row {
-            at_ms: unix_ms(),
-            request: request.into(),
+            at_ms: call.received_ms,
+            request: call.request_id.as_str().into(),
             key: (*caller.key).into(),
             team: (*caller.team).into(),
             run: caller.run.as_deref().unwrap_or_default().into(),

@@ -97,8 +97,13 @@ pub(crate) fn may_be_stale(error: &legacy::Error) -> bool {
 }
 
 impl Connection for Tracked {
+    /// Says nothing of addresses: what is said here is written into each answer.
     fn connected(&self) -> Connected {
-        self.stream.connected().extra(self.served.clone())
+        let connected = Connected::new().extra(self.served.clone());
+        match self.stream.connected().is_negotiated_h2() {
+            true => connected.negotiated_h2(),
+            false => connected,
+        }
     }
 }
 

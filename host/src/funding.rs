@@ -1,6 +1,7 @@
 //! Money for an attempt before it is sent: the worst case of its bytes is held, and the limit that
 //! was paid for is written into them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -198,7 +199,7 @@ fn usage_asked(call: &Call, plan: &CallPlan, body: &Bytes) -> Result<Option<Byte
     if !call.shape.streaming {
         return Ok(None);
     }
-    let index = Index::scan(body).map_err(Refusal::NotJson)?;
+    let index = call.index_of(body)?;
     if !lacks_usage(call, plan, body, &index)? {
         return Ok(None);
     }
@@ -215,16 +216,16 @@ impl Funded {
 }
 
 /// What an adapter has made of a request, read for its cost.
-struct Outbound {
+struct Outbound<'c> {
     body: Bytes,
     ask: Ask,
-    index: Index,
+    index: Cow<'c, Index>,
     hides_usage: bool,
 }
 
-impl Outbound {
-    fn read(call: &Call, plan: &CallPlan, bounds: &Bounds, body: Bytes) -> Result<Outbound, Refusal> {
-        let index = Index::scan(&body).map_err(Refusal::NotJson)?;
+impl<'c> Outbound<'c> {
+    fn read(call: &'c Call, plan: &CallPlan, bounds: &Bounds, body: Bytes) -> Result<Outbound<'c>, Refusal> {
+        let index = call.index_of(&body)?;
         // Some vendors take a limit of nothing for none.
         let said = |raw: Option<&[u8]>| raw.and_then(json::as_u64).filter(|limit| *limit > 0);
         let mut limit = match &plan.limit_at {
@@ -299,8 +300,8 @@ fn edits(
 
 /// The client streams and has not asked for the usage, and the vendor would tell.
 fn lacks_usage(call: &Call, plan: &CallPlan, body: &[u8], index: &Index) -> Result<bool, Refusal> {
-    let would_tell = plan.response == ResponsePlan::SameWire && takes_stream_options(plan);
-    if !call.shape.streaming || !would_tell {
+    let would_tell = || plan.response == ResponsePlan::SameWire && takes_stream_options(plan);
+    if !call.shape.streaming || !would_tell() {
         return Ok(false);
     }
     let asked = json::get(body, index, &include_usage()).map_err(Refusal::Duplicate)?;

@@ -232,7 +232,7 @@ impl Gateway {
             return Ok(None);
         }
         let (money, rates) = (self.money.clone().filter(|_| is_booked), Arc::clone(&self.rates));
-        let tally = Tally::new(money.as_ref(), &call.request_id, &caller, model.name.as_str(), permit);
+        let tally = Tally::new(money.as_ref(), call, &caller, model.name.as_str(), permit);
         Ok(Some(Purse { money, rates, budgets: Arc::clone(budgets), caller, tally: Arc::new(tally) }))
     }
 

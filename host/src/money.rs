@@ -136,9 +136,9 @@ impl Money {
                 Per::All => "".into(),
                 Per::Run => match (&caller.run, budget.missing_run) {
                     // A run is its key's own: nobody else can spend it.
-                    (Some(run), _) => format!("{}/{run}", caller.key).into(),
+                    (Some(run), _) => [&*caller.key, "/", run].concat().into(),
                     (None, MissingRun::Refuse) if budget.enforces() => return Err(Refusal::NoRun),
-                    (None, MissingRun::Key | MissingRun::Refuse) => format!("{}/", caller.key).into(),
+                    (None, MissingRun::Key | MissingRun::Refuse) => [&*caller.key, "/"].concat().into(),
                 },
             };
             let span = budget.window.span(now);

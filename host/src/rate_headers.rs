@@ -1,5 +1,6 @@
 //! What a client is told of its rates, in the headers that the SDKs of OpenAI know.
 
+use compact_str::format_compact;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use sluice_core::rate::View;
 
@@ -48,7 +49,9 @@ impl Told {
             headers.insert(limit, HeaderValue::from(most));
             headers.insert(remaining, HeaderValue::from(left));
             let seconds = full_in.as_secs() + u64::from(full_in.subsec_nanos() > 0);
-            headers.extend(HeaderValue::try_from(format!("{seconds}s")).map(|seconds| (reset, seconds)));
+            if let Ok(seconds) = HeaderValue::from_str(&format_compact!("{seconds}s")) {
+                headers.insert(reset, seconds);
+            }
         }
     }
 }

@@ -108,7 +108,7 @@ pub(crate) struct Relay {
     pub(crate) idle: Duration,
     pub(crate) deadline: (Instant, Timer),
     pub(crate) client: Client,
-    pub(crate) attempt: Underway,
+    pub(crate) attempt: Box<Underway>,
 }
 
 impl Body {

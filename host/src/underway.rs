@@ -27,9 +27,10 @@ pub(crate) struct Underway {
 }
 
 impl Underway {
-    pub(crate) fn new(request_id: String, inflight: InFlight<Arc<TargetStats>>, pass: Pass) -> Underway {
+    /// Boxed: it is handed on from one who works on the attempt to the next, and is large.
+    pub(crate) fn new(request_id: String, inflight: InFlight<Arc<TargetStats>>, pass: Pass) -> Box<Underway> {
         let sent = std::time::Instant::now();
-        Underway { request_id, sent, inflight, pass, first: None, told: false, charge: None }
+        Box::new(Underway { request_id, sent, inflight, pass, first: None, told: false, charge: None })
     }
 
     /// Who pays for it.

@@ -8,8 +8,9 @@
 //!
 //! The pattern is escrow (O'Neil, "The Escrow Transactional Method", 1986).
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
 
 use crate::money::NanoUsd;
 
@@ -41,7 +42,8 @@ pub struct Cap {
 /// All accounts that this node has leased from.
 #[derive(Debug, Default)]
 pub struct Books {
-    accounts: HashMap<AccountId, Account>,
+    /// By numbers that no caller chooses.
+    accounts: FxHashMap<AccountId, Account>,
 }
 
 #[derive(Debug)]

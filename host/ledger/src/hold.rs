@@ -7,7 +7,7 @@ use compact_str::CompactString;
 use sluice_core::books::Overrun;
 use sluice_core::money::NanoUsd;
 
-use crate::journal::{Accounts, HoldId, Record};
+use crate::journal::{Accounts, HoldId, Record, Written};
 use crate::rows::Row;
 use crate::spending::{Spending, why};
 
@@ -64,8 +64,10 @@ impl Hold {
     /// the call ends.
     pub fn settle_so_far(mut self, charge: NanoUsd, so_far: Box<Row>) -> Vec<Overrun> {
         let overruns = self.end(charge, None);
+        let record = Record::Underway(so_far);
+        let written = Written::new(&record);
         let mut inner = self.spending.lock();
-        if let Err(error) = inner.journal.append(&Record::Underway(so_far)) {
+        if let Err(error) = inner.journal.append_written(written) {
             inner.trouble = Some(why(&error));
         }
         drop(inner);
@@ -80,11 +82,12 @@ impl Hold {
         let charge = totals.bounded(charge);
         totals.settled.fetch_add(charge.nanos(), Ordering::Relaxed);
         totals.overrun.fetch_add(charge.saturating_sub(self.amount).nanos(), Ordering::Relaxed);
+        let record = Record::Settled { id: self.id, charge: charge.nanos(), row };
+        let written = Written::new(&record);
         let mut inner = self.spending.lock();
         let overruns = inner.books.settle(&self.accounts, self.amount, charge);
         inner.open.remove(&self.id);
-        let record = Record::Settled { id: self.id, charge: charge.nanos(), row };
-        if let Err(error) = inner.journal.append(&record) {
+        if let Err(error) = inner.journal.append_written(written) {
             // It stays in the queue; should the process die before the store has it, it is in doubt.
             inner.trouble = Some(why(&error));
         }

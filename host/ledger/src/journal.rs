@@ -28,6 +28,9 @@ const HEAD_BYTES: usize = 8;
 /// A record is smaller: what says more is no record.
 const RECORD_BYTES_MAX: usize = 64 * 1024;
 
+/// Most have fewer bytes.
+const RECORD_BYTES_USUAL: usize = 512;
+
 /// Accounts of an attempt; few have more.
 pub type Accounts = SmallVec<[AccountId; 6]>;
 
@@ -81,12 +84,18 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// A record as it will stand in a segment.
+pub struct Written<'r> {
+    record: &'r Record,
+    /// None where it is too long.
+    bytes: Option<Vec<u8>>,
+}
+
 /// The segment that is written.
 pub struct Journal {
     folder: PathBuf,
     file: File,
     position: Position,
-    buffer: Vec<u8>,
     /// Behind the position there is a part of a record that could not be cut away.
     torn: bool,
     /// Calls that go on and have cost something, by request.
@@ -126,8 +135,7 @@ impl Journal {
         options.write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(file_of(folder, segment))?;
         let position = Position { segment, offset: 0 };
-        let buffer = Vec::with_capacity(1024);
-        Ok(Journal { folder: folder.into(), file, position, buffer, torn: false, underway: BTreeMap::new() })
+        Ok(Journal { folder: folder.into(), file, position, torn: false, underway: BTreeMap::new() })
     }
 
     /// Writes a record. When this returns, a crash does not lose it.
@@ -136,26 +144,26 @@ impl Journal {
     ///
     /// Where the disk does not take it; then nothing was written.
     pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        self.append_written(Written::new(record))
+    }
+
+    /// The same, of a record that was written out before, when nobody had to wait for that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::append`].
+    pub fn append_written(&mut self, Written { record, bytes }: Written<'_>) -> io::Result<()> {
         self.follow(record);
-        self.buffer.clear();
-        self.buffer.resize(HEAD_BYTES, 0);
-        let buffer = std::mem::take(&mut self.buffer);
-        self.buffer = postcard::to_extend(record, buffer).map_err(io::Error::other)?;
-        let body = &self.buffer[HEAD_BYTES..];
-        let length = u32::try_from(body.len()).ok().filter(|length| *length as usize <= RECORD_BYTES_MAX);
-        let length = length.ok_or_else(|| io::Error::other("a record is too long"))?;
-        let checksum = crc32fast::hash(body);
-        self.buffer[..4].copy_from_slice(&length.to_le_bytes());
-        self.buffer[4..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        let Some(bytes) = bytes else { return Err(io::Error::other("a record is too long")) };
         if self.torn {
             self.cut_back()?;
         }
-        if let Err(error) = self.file.write_all(&self.buffer) {
+        if let Err(error) = self.file.write_all(&bytes) {
             // A part of it may be there; what follows must not stand behind it, or nobody reads it.
             self.torn = self.cut_back().is_err();
             return Err(error);
         }
-        self.position.offset += self.buffer.len() as u64;
+        self.position.offset += bytes.len() as u64;
         Ok(())
     }
 
@@ -209,6 +217,26 @@ impl Journal {
             let _ = fs::remove_file(file_of(folder, old));
         }
     }
+}
+
+impl Written<'_> {
+    /// Writes it out.
+    pub fn new(record: &Record) -> Written<'_> {
+        Written { record, bytes: written(record) }
+    }
+}
+
+/// None where it is too long.
+fn written(record: &Record) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(RECORD_BYTES_USUAL);
+    bytes.resize(HEAD_BYTES, 0);
+    let mut bytes = postcard::to_extend(record, bytes).ok()?;
+    let body = &bytes[HEAD_BYTES..];
+    let length = u32::try_from(body.len()).ok().filter(|length| *length as usize <= RECORD_BYTES_MAX)?;
+    let checksum = crc32fast::hash(body);
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    bytes[4..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    Some(bytes)
 }
 
 impl Segment {

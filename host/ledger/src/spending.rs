@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use rustc_hash::FxHashMap;
 use sluice_core::books::{AccountId, Books, Cap, Mode, Rest, Short};
 use sluice_core::money::NanoUsd;
 use smallvec::SmallVec;
@@ -19,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::budget::{AccountKey, Caps, Drawn};
 use crate::figures::Unresolved;
 use crate::hold::{Attempt, Hold, Totals};
-use crate::journal::{Accounts, Held, HoldId, Journal, Record};
+use crate::journal::{Accounts, Held, HoldId, Journal, Record, Written};
 use crate::recovery::{Found, RecoveryError, recover};
 use crate::rows::Row;
 use crate::rules::AskRules;
@@ -54,7 +55,7 @@ pub(crate) struct Inner {
     /// Caps have changed: what is leased by those before goes back with the next batch.
     pub(crate) caps_changed: bool,
     pub(crate) journal: Journal,
-    pub(crate) open: HashMap<HoldId, Held>,
+    pub(crate) open: FxHashMap<HoldId, Held>,
     pub(crate) queue: Queue,
     pub(crate) next_hold: u64,
     pub(crate) in_doubt: Unresolved,
@@ -113,7 +114,7 @@ impl Spending {
             caps: Caps::new(),
             caps_changed: false,
             journal,
-            open: HashMap::new(),
+            open: FxHashMap::default(),
             queue: Queue::default(),
             next_hold: found.next_hold,
             in_doubt: store.in_doubt_now().unwrap_or_default(),
@@ -217,12 +218,11 @@ impl Spending {
 
     /// A call has ended whose row no settlement took along.
     pub fn passed(&self, row: Box<Row>) {
-        let mut inner = self.lock();
+        let has_cost = row.cost > 0;
         let record = Record::Passed(row);
-        let Record::Passed(row) = &record else { return };
-        if row.cost > 0
-            && let Err(error) = inner.journal.append(&record)
-        {
+        let written = has_cost.then(|| Written::new(&record));
+        let mut inner = self.lock();
+        if let Some(Err(error)) = written.map(|written| inner.journal.append_written(written)) {
             inner.trouble = Some(why(&error));
         }
         // Rows are not money: where the store is behind, they are the first to go.
