@@ -20,7 +20,7 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-SLUICE = HERE.parent.parent / "target/release/sluice"
+SLUICE = HERE.parent.parent / "target/dist/sluice"
 ROUNDS = int(os.environ.get("ROUNDS", 5))
 SECONDS_EACH = int(os.environ.get("SECONDS_EACH", 4))
 PORTS = {"nginx": 9102, "sluice": 9103}

@@ -169,7 +169,7 @@ def idle_loop():
 
 
 def openloop(rate, seconds):
-    command = [ROOT / "target/release/sluice-openloop", ADDRESS, BODY, str(rate), str(seconds)]
+    command = [ROOT / "target/dist/sluice-openloop", ADDRESS, BODY, str(rate), str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
