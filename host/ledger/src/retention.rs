@@ -87,14 +87,14 @@ pub struct Report {
 /// When to come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It is below the limit: in a minute.
+    /// It is below the limit: in some seconds.
     Enough,
     /// There is more to do: after the next batch.
     More,
-    /// The log is too long, and cannot be cut while somebody reads: in a minute. What is removed would
+    /// The log is too long, and cannot be cut while somebody reads: in some seconds. What is removed would
     /// make it longer.
     Reader,
-    /// Nothing is left that may go: in a minute, and somebody should know.
+    /// Nothing is left that may go: in some seconds, and somebody should know.
     Floor,
 }
 
