@@ -150,7 +150,7 @@ impl App {
     async fn run(self, workers: Workers, mut ledger: Option<&mut Ledger>) -> Result<Stopped, StartError> {
         let address = self.current.load().config.server.listen;
         let listen = |source| StartError::Listen { address, source };
-        let listener = Server::listen(address).await.map_err(listen)?;
+        let listener = Server::listen(address).map_err(listen)?;
         let bound = listener.local_addr().map_err(listen)?;
         for line in self.summary() {
             tracing::info!("{line}");

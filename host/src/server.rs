@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -33,6 +33,10 @@ const HEADERS_MAX: usize = 128;
 
 /// Connections at once; further ones wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 10_000;
+
+/// Connections in the listener's queue, as far as the system allows (`net.core.somaxconn`). A client
+/// that finds it full tries again after a second.
+const BACKLOG: u32 = 4_096;
 
 /// Between two signs of life on an HTTP/2 connection.
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(30);
@@ -94,8 +98,12 @@ impl Server {
     /// # Errors
     ///
     /// Where the address is not to be had.
-    pub(crate) async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-        let listener = TcpListener::bind(address).await?;
+    pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart takes the address of its predecessor's connections that are still closing.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
         // Connections inherit it.
         rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
         Ok(listener)

@@ -175,6 +175,8 @@ impl Gateway {
             "TERM" => rustix::process::Signal::TERM,
             "INT" => rustix::process::Signal::INT,
             "KILL" => rustix::process::Signal::KILL,
+            "STOP" => rustix::process::Signal::STOP,
+            "CONT" => rustix::process::Signal::CONT,
             _ => panic!("no test sends {name}"),
         };
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);

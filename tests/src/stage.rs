@@ -9,6 +9,10 @@ use crate::{Answer, gateway};
 /// What the gateway signs with.
 pub const KEY: &str = "sk-of-the-stage";
 
+/// The gateway's allocator gives back what is freed when it is: what the process holds is what it
+/// needs, without what the allocator kept for later.
+const FREED_AT_ONCE: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
+
 /// Both of them.
 pub struct Stage {
     pub simulator: Simulator,
@@ -35,7 +39,7 @@ impl Stage {
     pub async fn start(server: &str, vendors: &[Vendor<'_>], models: &str) -> Stage {
         let simulator = Simulator::start("127.0.0.1:0").await.expect("the stand-in listens");
         let config = config(&simulator, server, vendors, models);
-        let gateway = Gateway::start(&config, &Options::with(&[("KEY", KEY)]));
+        let gateway = Gateway::start(&config, &Options::with(&[("KEY", KEY), FREED_AT_ONCE]));
         Stage { simulator, gateway }
     }
 

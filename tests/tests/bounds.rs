@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+use std::time::Duration;
+
 use http::Version;
 use reqwest::Method;
 use sluice_simulate::Simulator;
@@ -12,6 +14,10 @@ use tokio::net::TcpStream;
 
 const BODY_BYTES_MAX: usize = 20 * 1024 * 1024;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Below what descriptors a process has by default.
+const ROOM_IN_QUEUE: usize = 900;
+/// Nothing is measured by it: whoever finds no room waits for as long as the gateway is stopped.
+const NO_SECOND_TRY: Duration = Duration::from_secs(20);
 
 async fn start() -> (Simulator, Gateway) {
     let simulator = Simulator::start("127.0.0.1:0").await.unwrap();
@@ -157,7 +163,10 @@ fn pieces(body: Vec<u8>) -> Pieces {
 
 /// Sends a head as it is; gives the status line.
 async fn raw(gateway: &Gateway, head: &str) -> Answer {
-    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    ask_on(TcpStream::connect(gateway.address()).await.unwrap(), head).await
+}
+
+async fn ask_on(mut stream: TcpStream, head: &str) -> Answer {
     // The gateway may answer and close before it has read all.
     let _ = stream.write_all(head.as_bytes()).await;
     let mut bytes = Vec::new();
@@ -226,6 +235,26 @@ async fn only_this_machine_may_ask_while_no_key_is_required() {
         );
         let answer = raw(&gateway, &http1).await;
         assert_eq!(answer.status, 200, "the control: {host}: {answer:?}");
+    }
+}
+
+/// Clients that come at once wait in the listener's queue: where it is full, the system lets them try
+/// again after a second, and then after more.
+#[tokio::test]
+async fn a_thousand_clients_at_once_are_all_let_in() {
+    let (_simulator, gateway) = start().await;
+    // It accepts nobody: whoever is connected is so by the queue.
+    gateway.signal("STOP");
+    let mut clients = Vec::new();
+    for client in 0..ROOM_IN_QUEUE {
+        let connecting = TcpStream::connect(gateway.address());
+        let connected = tokio::time::timeout(NO_SECOND_TRY, connecting).await;
+        clients.push(connected.unwrap_or_else(|_| panic!("only {client} found room")).unwrap());
+    }
+    gateway.signal("CONT");
+    for client in clients {
+        let answer = ask_on(client, "GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        assert_eq!(answer.await.status, 200);
     }
 }
 

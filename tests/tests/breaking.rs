@@ -9,6 +9,8 @@ use sluice_tests::stage::{Vendor, model};
 
 /// Calls that hang at once.
 const HUNG: usize = 1_000;
+/// That 2,000 calls may leave behind; half a megabyte is what it differs by from round to round.
+const HUNG_BYTES_MAX: u64 = 2 << 20;
 
 /// Streams that are mapped at once, as documented.
 const MAPPED_MAX: usize = 1_536;
@@ -320,7 +322,7 @@ async fn a_thousand_hung_calls_leave_nothing_behind() {
     );
     assert!(after_last.files <= after_first.files + 2, "{after_first:?} {after_last:?}");
     let grown = after_last.bytes.saturating_sub(after_first.bytes);
-    assert!(grown <= 10 << 20, "{after_first:?} {after_last:?}");
+    assert!(grown <= HUNG_BYTES_MAX, "{after_first:?} {after_last:?}");
 }
 
 /// Streams that are mapped need room in the gateway: it is taken before the vendor is asked, and where

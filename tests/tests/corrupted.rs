@@ -70,17 +70,11 @@ fn spoilt(chance: &mut Chance, whole: &[u8], other: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn resident_bytes(gateway: &Gateway) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 #[tokio::test]
 async fn a_thousand_spoilt_plugins_change_nothing() {
     let gateway = Gateway::start(CONFIG, &Options::default());
     assert_eq!(gateway.ask("echo").await.content(), "one two three");
-    let before = resident_bytes(&gateway);
+    let before = gateway.resident_bytes();
     let (adapter, policy) = (adapter("ok", "spoilt"), policy("ok", 0));
     // Made elsewhere and moved in as one, so that none is seen half written.
     let staging = gateway.folder().join("staging");
@@ -106,7 +100,7 @@ async fn a_thousand_spoilt_plugins_change_nothing() {
     for id in ["echo", "priority", "openai", "cheapest"] {
         assert_eq!(gateway.counters(id).await.row()["source"], "built-in");
     }
-    let grown = resident_bytes(&gateway).saturating_sub(before);
+    let grown = gateway.resident_bytes().saturating_sub(before);
     assert!(grown < GROWTH_BYTES_MAX, "grown by {grown} bytes");
     assert_eq!(gateway.ask("echo").await.content(), "one two three");
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::books::{Books, Goal, Snapshot};
@@ -12,6 +12,9 @@ use crate::connection;
 use crate::market::{MarketBooks, MarketScript, Markets};
 use crate::script::{Script, Scripts};
 use crate::service::Service;
+
+/// Connections that wait to be accepted, as far as the system allows.
+const BACKLOG: u32 = 4_096;
 
 /// A running stand-in. Dropping it closes its listener and its connections.
 pub struct Simulator {
@@ -32,7 +35,7 @@ impl Simulator {
     ///
     /// If the address cannot be bound.
     pub async fn start(listen: impl ToSocketAddrs) -> io::Result<Simulator> {
-        let listener = TcpListener::bind(listen).await?;
+        let listener = bound(listen).await?;
         let address = listener.local_addr()?;
         let books = Arc::new(Books::default());
         let scripts = Arc::new(Scripts::default());
@@ -110,6 +113,20 @@ impl Drop for Simulator {
         self.accepting.abort(); // it owns the listener and the connections
         self.markets.close_all();
     }
+}
+
+/// A listener with room for clients that come at once.
+async fn bound(listen: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let mut error = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in tokio::net::lookup_host(listen).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(refused) => error = refused,
+        }
+    }
+    Err(error)
 }
 
 async fn accept(listener: TcpListener, served: (Arc<Books>, Arc<Scripts>, Arc<Markets>)) {
