@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::fault::FaultClass;
-use crate::meter::{self, Meter};
+use crate::meter::{self, Meter, says_something};
 
 /// What an OpenAI stream ends with.
 pub const DONE: &[u8] = b"[DONE]";
@@ -166,14 +166,11 @@ impl Whole {
         Whole::of(meter::Wire::read(body).as_ref())
     }
 
-    /// The same, and counts what a completion has used.
+    /// The same, and counts what was used: also by an answer that is called an error.
     pub fn metered(body: &[u8], counted: &mut Meter) -> Whole {
         let wire = meter::Wire::read(body);
-        let whole = Whole::of(wire.as_ref());
-        if let (Whole::Completion, Some(wire)) = (&whole, &wire) {
-            counted.note_whole(wire);
-        }
-        whole
+        wire.iter().for_each(|wire| counted.note_whole(wire));
+        Whole::of(wire.as_ref())
     }
 
     fn of(wire: Option<&meter::Wire<'_>>) -> Whole {
@@ -199,11 +196,6 @@ impl Delta<'_> {
         ];
         members.into_iter().flatten().any(says_something)
     }
-}
-
-/// Vendors write "nothing" in each of these ways.
-fn says_something(value: &RawValue) -> bool {
-    !matches!(value.get(), "null" | "\"\"" | "[]" | "{}" | "false")
 }
 
 impl Inside {

@@ -6,6 +6,7 @@
 //! it came. Nothing recurses by the depth of the text.
 
 mod index;
+mod key;
 mod pointer;
 mod splice;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub use index::{Index, MEMBERS_MAX, ScanError, get};
+pub(crate) use key::Key;
 pub use pointer::{Duplicate, POINTER_BYTES_MAX, POINTER_DEPTH_MAX, Pointer, PointerError};
 pub use splice::{EDITS_MAX, Edit, SpliceError, splice};
 

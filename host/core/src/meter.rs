@@ -9,6 +9,7 @@ mod overheard;
 mod said;
 #[cfg(test)]
 mod tests;
+mod text;
 mod vendor;
 
 use serde::Deserialize;
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::price::Usage;
 pub use overheard::Overheard;
+pub(crate) use said::says_something;
 use said::{Choices, Said};
 
 /// Bytes of text that are one token at the least: 8.
@@ -57,7 +59,15 @@ struct Groq<'t> {
 impl Meter {
     /// Counts an event of a stream, by its data. What is no JSON object counts for nothing.
     pub fn event(&mut self, data: &[u8]) {
-        let Some(wire) = Wire::read(data) else { return };
+        let whole_pairs;
+        let wire = match Wire::read(data) {
+            Some(wire) => wire,
+            None => {
+                whole_pairs = without_halves(data);
+                let Some(wire) = whole_pairs.as_deref().and_then(Wire::read) else { return };
+                wire
+            }
+        };
         self.note_usage(&wire);
         if let Some(choices) = wire.choices {
             self.content_events = self.content_events.saturating_add(choices.deltas_with_content);
@@ -124,6 +134,25 @@ impl Meter {
     }
 }
 
+/// The text with another character of two bytes in place of each half of a surrogate pair, as which
+/// it counts; None where there is none.
+///
+/// The parser reads no half in a name, or in place of an object; some clients do.
+fn without_halves(data: &[u8]) -> Option<Vec<u8>> {
+    let is_half = |at: &usize| {
+        matches!(data.get(at + 2..at + 4), Some([b'd' | b'D', b'8'..=b'9' | b'a'..=b'f' | b'A'..=b'F']))
+    };
+    let mut halves = memchr::memmem::find_iter(data, b"\\u").filter(is_half).peekable();
+    halves.peek()?;
+    let mut text = data.to_vec();
+    for half in halves {
+        if let Some(digits) = text.get_mut(half + 2..half + 6) {
+            digits.copy_from_slice(b"0400");
+        }
+    }
+    Some(text)
+}
+
 /// Whether an event brings a usage and nothing else: what is not for a client that did not ask
 /// for it.
 ///
@@ -139,7 +168,7 @@ pub fn is_usage_only(data: &[u8]) -> bool {
         return false;
     }
     Wire::read(data).is_some_and(|wire| {
-        let quiet = wire.error.is_none_or(|error| !said::says_something(error));
+        let quiet = wire.error.is_none_or(|error| !says_something(error));
         let brings = wire.usage.is_some_and(|usage| usage.get().starts_with('{'));
         quiet && brings && wire.choices.is_none_or(|choices| choices.is_empty())
     })

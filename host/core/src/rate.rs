@@ -235,7 +235,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Gives one back. One that was never taken changes nothing.
+    /// Gives one back. Where none is out, nothing changes.
     pub fn give_back(&mut self) {
         self.out = self.out.saturating_sub(1);
     }

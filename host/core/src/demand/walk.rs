@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 use super::entry::Entry;
 use super::names::{self, BodyMember, EntryMember, EntryType, ToolMember};
 use super::tally::{Tally, Value};
-use super::words::{Count, Key, Said, Word};
+use super::words::{Count, Said, Word};
 use super::{DEPTH_MAX, NotBounded};
+use crate::json::Key;
 
 /// Where a value is: what objects in it are taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,6 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Reads a member's name as what it says about the value.
-pub(super) struct Key<T>(pub(super) fn(&str) -> T);
-
 /// Reads a string as what it means.
 pub(super) struct Word<T>(pub(super) fn(&str) -> T);
 
@@ -23,28 +20,6 @@ pub(super) enum Said<T> {
 /// Other spellings count too, since some vendors take `2.0`, `"2"` or `true`; a fraction counts as
 /// one more, and what is too large as all that there can be.
 pub(super) struct Count;
-
-// === impl Key ===
-
-impl<'de, T> DeserializeSeed<'de> for Key<T> {
-    type Value = T;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<T> Visitor<'_> for Key<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<T, E> {
-        Ok((self.0)(name))
-    }
-}
 
 // === impl Said ===
 

@@ -254,6 +254,13 @@ fn bytes_are_those_without_escapes() {
         r#"{"choices":[{"delta":{"content":"\ude00"}}]}"#,
     ]);
     assert_eq!((halves.text_bytes(), halves.content_events()), (4, 2));
+    // Where the parser reads none, what stands beside it counts all the same.
+    for event in [
+        r#"{"choices":[{"delta":"\ud83d"},{"delta":{"content":"abc"}}]}"#,
+        r#"{"\uDFFF":0,"choices":[{"\ud800":"\ud83d\ude00","delta":{"content":"abc"}}]}"#,
+    ] {
+        assert_eq!(streamed(&[event]).text_bytes(), 3, "{event}");
+    }
 }
 
 #[test]
