@@ -7,9 +7,11 @@ use crate::retention::{Next, Report, Retention};
 use crate::rules::Rules;
 use crate::store::Store;
 
-/// Between two looks at the room, where nothing is left to do: with twenty thousand calls a second the file
-/// grows by some 20 MB meanwhile.
+/// Between two looks at the room, where nothing is left to do and few calls come.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Rows between two looks at the least: 4 MB, which the reserve of the smallest share has beside the log.
+const ROWS_PER_LOOK: usize = 20_000;
 
 /// Between two looks at what has ended long ago: all keys are looked at.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
@@ -18,6 +20,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct Room {
     retention: Retention,
     looks_at: Instant,
+    /// Since the last look.
+    rows: usize,
     prunes_at: Instant,
     /// Nothing more may go, and the limit is passed; that is said.
     full: bool,
@@ -26,7 +30,12 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn new(now: Instant) -> Room {
         let retention = Retention::new(Rules::default().retention_bytes);
-        Room { retention, looks_at: now + LOOK_EVERY, prunes_at: now + PRUNE_EVERY, full: false }
+        Room { retention, looks_at: now + LOOK_EVERY, rows: 0, prunes_at: now + PRUNE_EVERY, full: false }
+    }
+
+    /// So many calls were written.
+    pub(crate) fn grows_by(&mut self, rows: usize) {
+        self.rows = self.rows.saturating_add(rows);
     }
 
     /// Takes away a little of what has ended long ago, and, where the share of the disk is used up, of
@@ -36,7 +45,8 @@ impl Room {
             self.looks_at = now;
         }
         let mut next = Next::Enough;
-        if now >= self.looks_at {
+        if now >= self.looks_at || self.rows >= ROWS_PER_LOOK {
+            self.rows = 0;
             // Where the store takes nothing, batches say so.
             if let Ok(report) = self.retention.step(store, unix_ms()) {
                 self.tell(&report, rules.retention_bytes);
@@ -84,13 +94,10 @@ mod tests {
     use crate::retention::LIMIT_BYTES_MIN;
     use crate::rows::Row;
 
-    /// A full minute of full load would be twice the least limit.
-    #[test]
-    fn a_share_that_is_used_up_is_seen_within_seconds() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut store = Store::open(&folder.path().join("sluice.db")).unwrap();
+    /// More than the least share; begun at `start`, when it was looked at.
+    fn filled(folder: &std::path::Path, start: Instant) -> (Store, Rules, Room) {
+        let mut store = Store::open(&folder.join("sluice.db")).unwrap();
         let rules = Rules { retention_bytes: LIMIT_BYTES_MIN, ..Rules::default() };
-        let start = Instant::now();
         let mut room = Room::new(start);
         assert_eq!(room.make(&mut store, &rules, 0, start), Next::Enough);
         let row = Row { at_ms: 1, request: "x".repeat(100_000).into(), ..Row::default() };
@@ -99,11 +106,29 @@ mod tests {
             batch.add_rows(std::iter::repeat_n(&row, 10)).unwrap();
             batch.commit().unwrap();
         }
+        (store, rules, room)
+    }
+
+    /// A full minute of full load would be twice the least limit.
+    #[test]
+    fn a_share_that_is_used_up_is_seen_within_seconds() {
+        let (folder, start) = (tempfile::tempdir().unwrap(), Instant::now());
+        let (mut store, rules, mut room) = filled(folder.path(), start);
         let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(room.make(&mut store, &rules, 0, after(1)), Next::Enough, "not with each batch");
         assert_eq!(room.make(&mut store, &rules, 0, after(5)), Next::More);
         let calls = "SELECT count(*) FROM calls";
         let left: i64 = store.connection().query_row(calls, [], |row| row.get(0)).unwrap();
         assert_eq!(left, 0, "one old day goes as a whole");
+    }
+
+    #[test]
+    fn many_calls_are_looked_at_before() {
+        let (folder, start) = (tempfile::tempdir().unwrap(), Instant::now());
+        let (mut store, rules, mut room) = filled(folder.path(), start);
+        room.grows_by(ROWS_PER_LOOK - 1);
+        assert_eq!(room.make(&mut store, &rules, 0, start), Next::Enough);
+        room.grows_by(1);
+        assert_eq!(room.make(&mut store, &rules, 0, start), Next::More);
     }
 }

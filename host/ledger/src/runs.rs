@@ -150,7 +150,8 @@ pub(crate) struct Entered<'d> {
 
 // === impl Batch ===
 
-/// Those of these accounts that may be drawn on now: all, or all but shadows, or why none.
+/// Those of these accounts that may be drawn on now: all, or all but shadows, or why none; then no run
+/// has begun either.
 pub(crate) fn enter<'d>(
     batch: &Batch<'_>,
     drawn: &'d [Drawn],
@@ -171,7 +172,10 @@ pub(crate) fn enter<'d>(
             }
             // A shadow refuses nobody, so that it does not see the call.
             Err(_) if one.budget.mode == Mode::Shadow => {}
-            Err(refused) => return Ok(Err(refused)),
+            Err(refused) => {
+                batch.not_begun(&all.begun)?;
+                return Ok(Err(refused));
+            }
         }
     }
     Ok(Ok(all))

@@ -220,11 +220,16 @@ impl Writer {
         match self.write(spending, (&queue, &charges), &work, &rules, journal) {
             Ok(written) => {
                 let took = now.elapsed();
+                self.room.grows_by(queue.rows.len());
                 self.rests_until = now + took + (took * REST_PER_WORK).min(REST_MAX);
                 written.asks.accounts().for_each(|(id, key)| self.runs.entered(id, key, &rules));
                 self.done(spending, charges, written, work, journal.0);
             }
-            Err(error) => failed(spending, queue, work, &error),
+            Err(error) => {
+                // Who needs it asks at once all the same.
+                self.rests_until = now + REST_MAX;
+                failed(spending, queue, work, &error);
+            }
         }
     }
 

@@ -28,7 +28,9 @@ fn usd(nanos: u64) -> NanoUsd {
 
 fn rules() -> Rules {
     let runs = RunRules { idle_s: IDLE_S, runs_max: RUNS_MAX };
-    Rules { runs: [("runs".into(), runs), ("tries".into(), runs)].into(), ..Rules::default() }
+    let many = RunRules { runs_max: RUNS_MAX + 1, ..runs };
+    let runs = [("runs".into(), runs), ("tries".into(), runs), ("many".into(), many)].into();
+    Rules { runs, ..Rules::default() }
 }
 
 fn open(folder: &Path, now_s: i64) -> Arc<Spending> {
@@ -119,6 +121,22 @@ fn until(what: &str, mut is: impl FnMut() -> bool) {
         assert!(since.elapsed() < PATIENCE, "{what}");
         std::thread::yield_now();
     }
+}
+
+/// Who is refused by one budget has begun no run in another.
+#[test]
+fn a_name_that_one_budget_refuses_takes_no_place_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let spending = open(folder.path(), 1000);
+    let both = |scope: &str| hold_on(&spending, &[drawn("many", scope), drawn("runs", scope)], 1);
+    let scope = |number: u32| format!("AAAAAAAAAAAA/{number}");
+    let _held: Vec<Hold> = (0..RUNS_MAX).map(|number| both(&scope(number)).unwrap()).collect();
+    for number in RUNS_MAX..20 {
+        assert!(is_too_many(both(&scope(number))), "{number}");
+    }
+    // The control: there is a place left, for one.
+    assert!(hold_on(&spending, &[drawn("many", &scope(20))], 1).is_ok());
+    assert!(matches!(hold_on(&spending, &[drawn("many", &scope(21))], 1), Err(NotHeld::Run(_))));
 }
 
 #[test]
