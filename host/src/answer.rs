@@ -202,11 +202,10 @@ impl Reading<'_> {
                     true => Whole::metered(&text, &mut meter),
                     false => Whole::read(&text),
                 };
+                // What it calls an error after it has said something, it may charge for.
+                attempt.uses(&Metered { begun: meter.text_bytes() > 0, ..Metered::of(&meter, None) });
                 match whole {
-                    Whole::Completion => {
-                        attempt.uses(&Metered::of(&meter, None));
-                        Ok(self.answer(head, Body::full(text)))
-                    }
+                    Whole::Completion => Ok(self.answer(head, Body::full(text))),
                     Whole::Malformed => Err(FaultKind::Malformed),
                     Whole::Error(inside) => Err(self.upstream.says(inside.class, &inside.message)),
                 }
@@ -220,12 +219,12 @@ impl Reading<'_> {
                 attempt.uses(&heard);
                 let mapped = planner.adapter().whole(&self.context(), self.shown(head, &text));
                 let mapped = mapped.map_err(|error| planner.failed(&error))?;
+                meter.whole(&mapped.wire);
+                let (overheard, begun) = (heard.overheard, meter.text_bytes() > 0);
+                attempt.uses(&Metered { overheard, begun, ..Metered::of(&meter, mapped.usage) });
                 if let Some(verdict) = mapped.fault {
                     return Err(self.upstream.says(verdict.class, &verdict.message));
                 }
-                meter.whole(&mapped.wire);
-                let overheard = heard.overheard;
-                attempt.uses(&Metered { overheard, ..Metered::of(&meter, mapped.usage) });
                 let mut answer = Response::new(Body::full(mapped.wire.into()));
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 Ok(answer)

@@ -357,7 +357,7 @@ fn outbound_request(
     *request.headers_mut() = prepared.headers.clone();
     signer::sign(&mut request, &prepared.plan.auth, &target.upstream.secrets).map_err(|error| {
         tracing::error!(upstream = target.upstream.name, %error, "not signed");
-        FaultKind::Credential
+        FaultKind::Credential { status: None }
     })?;
     Ok(request)
 }

@@ -41,8 +41,10 @@ pub(crate) enum FaultKind {
     CutShort,
     /// It wants us to go elsewhere; the gateway goes only where the operator said.
     Redirected,
-    /// It does not take the operator's credential.
-    Credential,
+    /// It does not take the operator's credential; none: it was not asked.
+    Credential {
+        status: Option<u16>,
+    },
     /// It does not allow this request: by the credential, or by what is in it.
     Forbidden,
     /// What it sent is no answer.
@@ -146,7 +148,7 @@ impl FaultKind {
             | FaultKind::Broken
             | FaultKind::CutShort
             | FaultKind::Redirected
-            | FaultKind::Credential
+            | FaultKind::Credential { .. }
             | FaultKind::Forbidden
             | FaultKind::Malformed
             | FaultKind::Empty
@@ -169,7 +171,7 @@ impl FaultKind {
             | FaultKind::Malformed
             | FaultKind::Empty
             | FaultKind::OverLimit => FaultClass::Provider,
-            FaultKind::Credential | FaultKind::Forbidden => FaultClass::Credential,
+            FaultKind::Credential { .. } | FaultKind::Forbidden => FaultClass::Credential,
             FaultKind::Inside { class, .. } | FaultKind::Status { class, .. } => *class,
             FaultKind::Plugin { .. } => FaultClass::Plugin,
             FaultKind::NoRoom => FaultClass::Policy,
@@ -187,7 +189,7 @@ impl FaultKind {
             | FaultKind::Broken
             | FaultKind::CutShort
             | FaultKind::Redirected
-            | FaultKind::Credential
+            | FaultKind::Credential { .. }
             | FaultKind::Forbidden
             | FaultKind::Malformed
             | FaultKind::Empty
@@ -211,7 +213,7 @@ impl FaultKind {
             FaultKind::Broken
             | FaultKind::CutShort
             | FaultKind::Redirected
-            | FaultKind::Credential
+            | FaultKind::Credential { .. }
             | FaultKind::Forbidden
             | FaultKind::Malformed
             | FaultKind::Plugin { .. }
@@ -224,11 +226,15 @@ impl FaultKind {
     /// it was not reached, or has said that it will not serve.
     pub(crate) fn end(&self) -> End {
         match self {
-            FaultKind::Status { status, .. } if !says_unserved(*status) => End::Broken,
+            FaultKind::Status { status, .. } | FaultKind::Credential { status: Some(status) }
+                if !says_unserved(*status) =>
+            {
+                End::Broken
+            }
             FaultKind::Unreachable
             | FaultKind::Timeout(Timer::Connect)
             | FaultKind::Redirected
-            | FaultKind::Credential
+            | FaultKind::Credential { .. }
             | FaultKind::Forbidden
             | FaultKind::Inside { .. }
             | FaultKind::Status { .. }
@@ -251,7 +257,7 @@ impl FaultKind {
             FaultKind::HungUp | FaultKind::Broken => "upstream_broken",
             FaultKind::CutShort => "upstream_cut_short",
             FaultKind::Redirected => "upstream_redirected",
-            FaultKind::Credential | FaultKind::Forbidden => "upstream_refused_credential",
+            FaultKind::Credential { .. } | FaultKind::Forbidden => "upstream_refused_credential",
             FaultKind::Malformed => "upstream_malformed",
             FaultKind::Empty => "upstream_empty",
             FaultKind::Inside { .. } => "upstream_error",
@@ -282,7 +288,7 @@ impl FaultKind {
             | FaultKind::Broken
             | FaultKind::CutShort
             | FaultKind::Redirected
-            | FaultKind::Credential
+            | FaultKind::Credential { .. }
             | FaultKind::Forbidden
             | FaultKind::Malformed
             | FaultKind::Empty
@@ -303,7 +309,7 @@ impl FaultKind {
             FaultKind::Redirected => {
                 "answered with a redirect, which is not followed; its base_url needs a correction".into()
             }
-            FaultKind::Credential => {
+            FaultKind::Credential { .. } => {
                 "does not take the operator's credential, or has no credit for it".into()
             }
             FaultKind::Forbidden => "does not allow this with the operator's credential".into(),
@@ -362,7 +368,9 @@ mod tests {
             for class in [FaultClass::Provider, FaultClass::Throttled, FaultClass::Caller] {
                 assert_eq!(FaultKind::Status { class, status }.end(), end, "{status}");
             }
+            assert_eq!(FaultKind::Credential { status: Some(status) }.end(), end, "{status}");
         }
         assert_eq!(FaultKind::Unreachable.end(), End::Unserved);
+        assert_eq!(FaultKind::Credential { status: None }.end(), End::Unserved);
     }
 }

@@ -124,7 +124,9 @@ impl Client {
         };
         match response.status() {
             // What the vendor says of the operator's account is not for clients.
-            StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED => Err(FaultKind::Credential),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED) => {
+                Err(FaultKind::Credential { status: Some(status.as_u16()) })
+            }
             StatusCode::FORBIDDEN => Err(FaultKind::Forbidden),
             status if status.is_redirection() || status.is_informational() => Err(FaultKind::Redirected),
             status if status.as_u16() > 599 => Err(FaultKind::Malformed),

@@ -54,7 +54,7 @@ pub(crate) async fn read(
     let class = verdict.as_ref().map_or_else(|| FaultClass::of_status(status), |verdict| verdict.class);
     if class == FaultClass::Credential {
         // What the vendor says of the operator's account is not for clients.
-        return FaultKind::Credential.into();
+        return FaultKind::Credential { status: Some(status) }.into();
     }
     let retry_after = verdict.as_ref().and_then(|verdict| verdict.retry_after);
     let said = match reading.plan.response {

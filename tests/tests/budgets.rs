@@ -99,6 +99,36 @@ async fn a_status_costs_nothing_only_where_it_says_that_nothing_was_made() {
     assert_eq!(stage.seen("a"), 11);
 }
 
+/// What a vendor calls an error under a good status costs what the vendor says that it used, and, where
+/// it has said something first, what was held.
+#[tokio::test]
+async fn an_error_in_a_whole_answer_costs_what_it_says() {
+    let models = model("m", &target("a", RATES)) + &budget("all", "10.00", "");
+    let vendor = Vendor::openai("a", "breaker = { failures = 1000 }");
+    let stage = Stage::start("", &[vendor], &models).await;
+    let error = json!({"message": "overloaded", "type": "server_error"});
+    let usage = json!({"prompt_tokens": 9, "completion_tokens": 40, "total_tokens": 49});
+    let said = json!([{"index": 0, "message": {"role": "assistant", "content": "a part of"}}]);
+    let of_usage = 9 * INPUT + 40 * OUTPUT;
+    for (body_of_it, least, most) in [
+        (json!({"error": error}), 0, 0),
+        (json!({"error": error, "choices": [], "usage": usage}), of_usage, of_usage),
+        (json!({"error": error, "choices": said, "usage": usage}), 50 * OUTPUT, u64::MAX),
+        (json!({"error": error, "choices": said}), 50 * OUTPUT, u64::MAX),
+    ] {
+        let before = settled(&stage).await;
+        let fault = json!({"kind": "status", "status": 200, "body": body_of_it.to_string(),
+            "headers": [["content-type", "application/json"]]});
+        stage.direct("a", json!({"faults": [fault]}));
+        let answer = stage.gateway.chat(body("m", json!({"max_tokens": 50}))).await;
+        assert_ne!(answer.status, 200, "{body_of_it}");
+        at_rest(&stage).await;
+        let cost = settled(&stage).await - before;
+        assert!((least..=most).contains(&cost), "{body_of_it}: {cost}");
+    }
+    assert_eq!(stage.seen("a"), 4);
+}
+
 /// No price, no run, no bound, no money: a shadow lets it all pass as it came, and counts what it can.
 #[tokio::test]
 async fn a_shadow_refuses_nothing_and_changes_nothing() {
