@@ -11,6 +11,7 @@ use sluice_core::json::{self, Duplicate, Edit, Index, Pointer, Raw};
 use sluice_runtime::{Identity, Inbound, Shape, Sizes};
 
 use crate::refusal::Refusal;
+use crate::upload::Share;
 
 /// Client headers that an adapter may read; never credentials, never cookies.
 const SHOWN_HEADERS: [&str; 8] = [
@@ -75,6 +76,8 @@ pub(crate) struct Call {
     index: Index,
     /// The first duplicate that a guest met.
     duplicate: Mutex<Option<Duplicate>>,
+    /// Of the room for bodies; none: nobody sent it.
+    share: Option<Arc<Share>>,
 }
 
 impl Call {
@@ -127,7 +130,13 @@ impl Call {
             text,
             index,
             duplicate: Mutex::default(),
+            share: None,
         })
+    }
+
+    /// With the room that its body takes.
+    pub(crate) fn keeping(self, share: Share) -> Call {
+        Call { share: Some(Arc::new(share)), ..self }
     }
 
     /// A request that nobody has sent, to see what it would be.
@@ -154,6 +163,7 @@ impl Call {
             index: Index::scan(&text).map_err(Refusal::NotJson)?,
             text,
             duplicate: Mutex::default(),
+            share: self.share.clone(),
             ..*self
         })
     }

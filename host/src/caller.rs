@@ -10,7 +10,7 @@ use sluice_ledger::runs;
 use crate::auth::Identity;
 use crate::config::Limits;
 use crate::market::JobPass;
-use crate::rates::{Limited, Who};
+use crate::rates::{AllWanted, Part, Wanted, Who};
 use crate::refusal::Refusal;
 
 /// Names the run that a call belongs to.
@@ -68,9 +68,18 @@ impl Caller {
         self.job.as_ref().map(|job| &*job.model)
     }
 
-    /// What limits it.
-    pub(crate) fn limited(&self) -> Limited {
-        let mut limited = Limited::new();
+    /// What limits it, for this part of what it takes.
+    pub(crate) fn wanted(&self, part: Part) -> AllWanted {
+        let mut wanted = AllWanted::new();
+        let mut want = |who, limits: Limits| {
+            let says_nothing = match part {
+                Part::Tokens => limits.tokens_per_minute.is_none(),
+                Part::Entry | Part::All => limits.is_none(),
+            };
+            if !says_nothing {
+                wanted.push(Wanted { who, limits, part });
+            }
+        };
         if let Some(key) = &self.known {
             let of_key = key.limits();
             let limits = Limits {
@@ -78,14 +87,12 @@ impl Caller {
                 tokens_per_minute: of_key.tokens_per_minute,
                 concurrent: of_key.concurrent,
             };
-            if !limits.is_none() {
-                limited.push((Who::Key(Arc::clone(&self.key)), limits));
-            }
+            want(Who::Key(Arc::clone(&self.key)), limits);
         }
-        if let Some(limits) = self.team_limits.filter(|limits| !limits.is_none()) {
-            limited.push((Who::Team(Arc::clone(&self.team)), limits));
+        if let Some(limits) = self.team_limits {
+            want(Who::Team(Arc::clone(&self.team)), limits);
         }
-        limited
+        wanted
     }
 
     /// It has shown a key, or named a run.

@@ -122,6 +122,36 @@ impl Tally {
         }
     }
 
+    /// An attempt has ended. Gives the row as it is by now, where the call goes on and has cost something:
+    /// should the process die before its end, that has a row; and the whole row at the end.
+    fn adds(
+        &self,
+        usage: &Usage,
+        amount: NanoUsd,
+        basis: Basis,
+        outcome: &str,
+        last: bool,
+    ) -> (Option<Box<Row>>, Option<Box<Row>>) {
+        let mut row = self.row();
+        if let Some(row) = &mut *row {
+            row.input = row.input.saturating_add(usage.input);
+            row.cached_input = row.cached_input.saturating_add(usage.cached_input);
+            row.cache_write = row.cache_write.saturating_add(usage.cache_write);
+            row.output = row.output.saturating_add(usage.output);
+            row.reasoning = row.reasoning.saturating_add(usage.reasoning);
+            row.calls = row.calls.saturating_add(usage.calls);
+            row.cost = row.cost.saturating_add(amount.nanos());
+            row.outcome = outcome.into();
+            row.basis = basis.name().into();
+            row.total_ms = self.elapsed_ms();
+        }
+        match last {
+            true => (None, row.take()),
+            false if amount == NanoUsd::ZERO => (None, None),
+            false => (row.clone(), None),
+        }
+    }
+
     fn elapsed_ms(&self) -> u32 {
         u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX)
     }
@@ -179,10 +209,22 @@ impl Charge {
         self.holds() || self.counts_tokens
     }
 
-    /// Where nobody has said how many, the estimates stay.
-    fn uses(&self, tokens: Option<u64>) {
-        if let Some(tokens) = tokens {
-            self.tally.permits().chain(&self.permit).for_each(|permit| permit.uses(tokens));
+    /// Tells those who count tokens how many it used.
+    fn tell_permits(&self, end: End) {
+        if !self.sent {
+            return;
+        }
+        let (said, seen) = (self.known.usage, self.known.floor());
+        let used = |usage: &Usage| {
+            let (input, output) = (usage.input_tokens(), usage.output_tokens());
+            input.max(seen.input).saturating_add(output.max(seen.output))
+        };
+        for permit in self.tally.permits().chain(&self.permit) {
+            match &said {
+                Some(usage) => permit.ended(used(usage)),
+                None if end == End::Unserved => permit.ended(seen.input.saturating_add(seen.output)),
+                None => permit.ended_unsaid(seen.input.saturating_add(seen.output)),
+            }
         }
     }
 
@@ -208,7 +250,9 @@ impl Charge {
 
     /// From here on the vendor may work on it.
     pub(crate) fn sent(&mut self) {
-        self.sent = true;
+        if std::mem::replace(&mut self.sent, true) {
+            return;
+        }
         self.tally.permits().chain(&self.permit).for_each(Permit::sent);
         if let Some(hold) = &mut self.hold {
             hold.sent();
@@ -270,29 +314,8 @@ impl Charge {
             (Some(hold), None) => (hold.amount(), Basis::Hold),
             (None, None) => Default::default(),
         };
-        if end != End::Unserved {
-            let used = |usage: Usage| {
-                let (input, output) = (usage.input_tokens(), usage.output_tokens());
-                input.max(seen.input).saturating_add(output.max(seen.output))
-            };
-            self.uses(said.map(used));
-        }
-        let mut row = self.tally.row();
-        if let Some(row) = &mut *row {
-            row.input = row.input.saturating_add(usage.input);
-            row.cached_input = row.cached_input.saturating_add(usage.cached_input);
-            row.cache_write = row.cache_write.saturating_add(usage.cache_write);
-            row.output = row.output.saturating_add(usage.output);
-            row.reasoning = row.reasoning.saturating_add(usage.reasoning);
-            row.calls = row.calls.saturating_add(usage.calls);
-            row.cost = row.cost.saturating_add(amount.nanos());
-            row.outcome = outcome.into();
-            row.basis = basis.name().into();
-            row.total_ms = self.tally.elapsed_ms();
-        }
-        // Should the process die before the call ends, what it has cost by now has a row.
-        let so_far = if last || amount == NanoUsd::ZERO { None } else { row.clone() };
-        let row = if last { row.take() } else { None };
+        self.tell_permits(end);
+        let (so_far, row) = self.tally.adds(&usage, amount, basis, outcome, last);
         let Some(hold) = self.hold.take() else {
             row.into_iter().for_each(|row| self.tally.passed(row));
             return Cost::Held;

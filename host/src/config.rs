@@ -17,6 +17,7 @@ mod problem;
 mod reader;
 mod secret;
 mod sections;
+mod size;
 mod tariffs;
 mod timers;
 
@@ -45,6 +46,9 @@ pub(crate) use timers::{ClientTimers, Drain, VendorTimers};
 
 /// Read where no other file is named, if it is there.
 const DEFAULT_FILE: &str = "sluice.toml";
+
+/// Room for the bodies of requests, unless the operator says otherwise.
+const BODIES_BYTES: u64 = 1 << 30;
 
 /// All that the operator said, checked as far as possible without plugins.
 #[derive(Debug)]
@@ -91,6 +95,8 @@ pub(crate) struct Server {
     pub(crate) workers: Option<usize>,
     /// Compiled plugins, and which of them served last.
     pub(crate) data_dir: PathBuf,
+    /// Bytes of all requests' bodies that are in memory at once.
+    pub(crate) bodies_bytes_max: u64,
     /// What secrets are sealed with there; none: the folder's own.
     pub(crate) master_key: Option<MasterKey>,
     pub(crate) timers: ClientTimers,
@@ -223,7 +229,8 @@ impl Default for Server {
     fn default() -> Server {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
         let (timers, drain) = (ClientTimers::default(), Drain::default());
-        Server { listen, workers: None, data_dir: "data".into(), master_key: None, timers, drain }
+        let (data_dir, bodies_bytes_max) = ("data".into(), BODIES_BYTES);
+        Server { listen, workers: None, data_dir, bodies_bytes_max, master_key: None, timers, drain }
     }
 }
 

@@ -110,7 +110,7 @@ impl Frames {
         }
     }
 
-    /// `counts_all`: money depends on what is delivered. `hides_usage`: the client has not asked for it.
+    /// `counts_all`: money or a limit depends on what is delivered. `hides_usage`: the client has not asked for it.
     pub(crate) fn metered(mut self, counts_all: bool, hides_usage: bool) -> Frames {
         self.metering = Metering::new(counts_all, hides_usage);
         self

@@ -22,7 +22,7 @@ use crate::caller::Caller;
 use crate::charge::{Charge, Tally};
 use crate::config::Budget;
 use crate::money::{Moment, Money, unix_ms};
-use crate::rates::{Limited, Permit, Rates, Who};
+use crate::rates::{AllWanted, Part, Permit, Rates, Wanted, Who};
 use crate::refusal::{BudgetRefusal, Refusal};
 use crate::routes::{Model, Target};
 
@@ -118,8 +118,8 @@ impl Purse {
             return Ok(None);
         }
         let who = Who::Upstream(target.upstream.name.as_str().into());
-        let limited = Limited::from_iter([(who, target.upstream.limits)]);
-        let permit = self.rates.take(limited, call.tokens_expected(), Instant::now());
+        let wanted = Wanted { who, limits: target.upstream.limits, part: Part::All };
+        let permit = self.rates.take(AllWanted::from_iter([wanted]), call.tokens_expected(), Instant::now());
         permit.map(Some).map_err(Refusal::OverRate)
     }
 }

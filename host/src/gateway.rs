@@ -5,11 +5,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use http_body_util::BodyExt;
+use http::{HeaderName, HeaderValue, Response};
 use hyper::body::Incoming;
 use sluice_core::ranking::{self, NO_CAP, View};
 use sluice_runtime::{Decided, Outcome, Plugin, Versioned};
@@ -27,14 +24,12 @@ use crate::market::Jobs;
 use crate::measures::{Measures, ModelMeasures, RequestEnd, RequestMeasure};
 use crate::money::Money;
 use crate::rate_headers::Refused;
-use crate::rates::{Limited, Permit, Rates, Told, Who};
+use crate::rates::{AllWanted, Part, Permit, Rates, Told};
 use crate::refusal::{BudgetRefusal, Refusal};
 use crate::routes::Model;
 use crate::snapshot::Current;
 use crate::stream::{Body, Client, Connection};
-
-/// Bytes of a request body at most: 20 MiB, room for a few images in base64.
-pub(crate) const BODY_BYTES_MAX: usize = 20 * 1024 * 1024;
+use crate::upload::{self, Room, Terms};
 
 /// The model that answers, where it is not the one that was asked for.
 const MODEL_HEADER: HeaderName = HeaderName::from_static("x-sluice-model");
@@ -45,6 +40,7 @@ pub(crate) struct Gateway {
     /// The ledger, where it could be opened.
     money: Option<Arc<Money>>,
     rates: Arc<Rates>,
+    room: Arc<Room>,
     keys: Option<Arc<KeyBook>>,
     jobs: Option<Arc<Jobs>>,
     measures: Measures,
@@ -76,6 +72,7 @@ impl Gateway {
             keys,
             jobs,
             rates: Arc::default(),
+            room: Arc::default(),
             measures: measures.clone(),
             nameless: measures.of_no_model(),
             chance: RandomState::new(),
@@ -111,12 +108,13 @@ impl Gateway {
         connection: Connection,
     ) -> Result<Response<Body>, Refused> {
         let caller = self.caller(&head, &connection)?; // a stranger costs nothing
-        let text = self.read_body(&head.headers, body).await?; // bounded and timed, before anything is made of it
+        let (entry, body) = self.entry(&caller, body).await?; // nor does one too many
+        let (text, share) = upload::read(&head.headers, body, &self.room, self.terms()).await?; // bounded and timed
         let text = call::given(text, caller.given_model())?; // a job gets the model that was bid with
-        let call = Arc::new(Call::chat(request_id, head.headers, text)?); // one scan
+        let call = Arc::new(Call::chat(request_id, head.headers, text)?.keeping(share)); // one scan
         let chosen = self.model(&call.shape.model, &caller)?; // from one snapshot, kept to the end
         counted.is_for(&chosen.model.measures);
-        let purse = self.purse(&call, caller, &chosen)?; // who pays: each attempt holds its worst case
+        let purse = self.purse(&call, caller, entry, &chosen)?; // who pays: each attempt holds its worst case
         let deadline = tokio::time::Instant::now() + chosen.model.deadline;
         let client = Client { stalled: chosen.stalled, connection };
         let served = match self.serve(&call, &chosen, purse.as_ref(), deadline, client.clone()).await {
@@ -193,7 +191,7 @@ impl Gateway {
         // Names of one glob share its limits, which have let it pass.
         let permit = match Arc::ptr_eq(&chosen.model, &asked.model) {
             true => None,
-            false => self.permit(&call, Limited::new(), &chosen.model)?,
+            false => self.permit(chosen.model.wanted().into_iter().collect(), call.tokens_expected())?,
         };
         purse.tally.goes_on_with(chosen.model.name.as_str(), permit);
         tracing::debug!(request = call.request_id, budget = why.budget, model = name, "downgraded");
@@ -204,6 +202,22 @@ impl Gateway {
         let access = &self.current.load().config.access;
         let known = Known { keys: self.keys.as_ref(), jobs: self.jobs.as_ref() };
         auth::caller(access, known, &head.headers, connection.peer())
+    }
+
+    /// A request and a place, before its body takes any room.
+    async fn entry(&self, caller: &Caller, body: Incoming) -> Result<(Option<Permit>, Incoming), Refusal> {
+        match self.permit(caller.wanted(Part::Entry), 0) {
+            Ok(permit) => Ok((permit, body)),
+            Err(refusal) => {
+                upload::discard(body, self.client_timers().upload).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    fn terms(&self) -> Terms {
+        let server = &self.current.load().config.server;
+        Terms { within: server.timers.upload, bodies_bytes_max: server.bodies_bytes_max }
     }
 
     fn model(&self, name: &str, caller: &Caller) -> Result<Chosen, Refusal> {
@@ -219,12 +233,23 @@ impl Gateway {
     }
 
     /// None where nothing is capped, limited or written down. Without a ledger no budget can be kept.
-    fn purse(&self, call: &Call, caller: Caller, chosen: &Chosen) -> Result<Option<Purse>, Refusal> {
+    fn purse(
+        &self,
+        call: &Call,
+        caller: Caller,
+        entry: Option<Permit>,
+        chosen: &Chosen,
+    ) -> Result<Option<Purse>, Refusal> {
         let Chosen { model, budgets, .. } = chosen;
         if self.money.is_none() && budgets.iter().any(Budget::enforces) {
             return Err(Refusal::Ledger { reason: "closed" });
         }
-        let permit = self.permit(call, caller.limited(), model)?;
+        let mut wanted = caller.wanted(Part::Tokens);
+        wanted.extend(model.wanted());
+        let permit = match (entry, self.permit(wanted, call.tokens_expected())?) {
+            (Some(entry), Some(rest)) => Some(entry.and(rest)),
+            (entry, rest) => entry.or(rest),
+        };
         // A stranger's calls are counted, not written down: nobody is charged for them.
         let is_booked = caller.is_known() || !budgets.is_empty();
         let is_limited = model.targets.iter().any(|target| !target.upstream.limits.is_none());
@@ -236,16 +261,12 @@ impl Gateway {
         Ok(Some(Purse { money, rates, budgets: Arc::clone(budgets), caller, tally: Arc::new(tally) }))
     }
 
-    /// What these limits and those of the model let pass.
-    fn permit(&self, call: &Call, mut limited: Limited, model: &Model) -> Result<Option<Permit>, Refusal> {
-        if !model.limits.is_none() {
-            limited.push((Who::Model(model.name.as_str().into()), model.limits));
-        }
-        if limited.is_empty() {
+    /// What all of these let pass; none where nothing limits.
+    fn permit(&self, wanted: AllWanted, tokens: u64) -> Result<Option<Permit>, Refusal> {
+        if wanted.is_empty() {
             return Ok(None);
         }
-        let permit = self.rates.take(limited, call.tokens_expected(), Instant::now());
-        permit.map(Some).map_err(Refusal::OverRate)
+        self.rates.take(wanted, tokens, Instant::now()).map(Some).map_err(Refusal::OverRate)
     }
 
     /// Nobody gets a completion without a key. (Until then only this machine's own pages may ask.)
@@ -302,27 +323,6 @@ impl Gateway {
             budget_left: NO_CAP,
             deadline_ms: u32::try_from(model.deadline.as_millis()).unwrap_or(u32::MAX),
             needs: call.shape.features,
-        }
-    }
-
-    async fn read_body(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refusal> {
-        if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            return Err(Refusal::BodyEncoded);
-        }
-        // Who asks first need not send it all. Who does not, reads the refusal only after sending.
-        let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if headers.contains_key(EXPECT) && declared.is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
-            return Err(Refusal::BodyTooLarge { bytes_max: BODY_BYTES_MAX });
-        }
-        let within = self.client_timers().upload;
-        match tokio::time::timeout(within, http_body_util::Limited::new(body, BODY_BYTES_MAX).collect()).await
-        {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                Err(Refusal::BodyTooLarge { bytes_max: BODY_BYTES_MAX })
-            }
-            Ok(Err(_broken)) => Err(Refusal::BodyBroken),
-            Err(_elapsed) => Err(Refusal::UploadSlow { within }),
         }
     }
 }

@@ -44,6 +44,7 @@ mod supervisor;
 mod telemetry;
 mod timed_io;
 mod underway;
+mod upload;
 mod upstream;
 mod vendor_error;
 mod workers;

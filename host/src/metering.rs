@@ -39,7 +39,7 @@ pub(crate) struct Metered {
 }
 
 impl Metering {
-    /// `counts_all`: money depends on what is delivered. `hides_usage`: the client has not asked for it.
+    /// `counts_all`: money or a limit depends on what is delivered. `hides_usage`: the client has not asked for it.
     pub(crate) fn new(counts_all: bool, hides_usage: bool) -> Metering {
         Metering { counts_all, hides_usage, ..Metering::default() }
     }

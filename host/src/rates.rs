@@ -1,11 +1,13 @@
 //! Rates: how much callers, models and upstreams may take a minute, and at once.
 //!
-//! What a request takes is taken from all that limit it, or from none. Tokens are taken by estimate
-//! and made true when the answer has ended; what was too little stays as debt.
+//! What a request takes is taken from all that limit it, or from none. It comes in two steps: the
+//! request and its place before its body is read, tokens when it has been. Tokens are taken by
+//! estimate and made true when the answer has ended; what was too little stays as debt.
+
+mod permit;
 
 use std::collections::HashMap;
-use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,8 @@ use sluice_core::rate::{Bucket, Limit, Slots, Together, View, take_all};
 use smallvec::SmallVec;
 
 use crate::config::Limits;
+pub(crate) use permit::Permit;
+use permit::Taken;
 
 /// Meters beyond which those that are full again are forgotten: a full one says nothing.
 const METERS_MAX: usize = 16_384;
@@ -26,43 +30,39 @@ pub(crate) enum Who {
     Upstream(Arc<str>),
 }
 
-/// Who is limited, and to what.
-pub(crate) type Limited = SmallVec<[(Who, Limits); 4]>;
+/// What is taken of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A request and a place.
+    Entry,
+    Tokens,
+    All,
+}
 
 /// All meters; they outlive a reload.
 #[derive(Default)]
 pub(crate) struct Rates {
-    meters: Mutex<HashMap<Who, Shared>>,
+    meters: Mutex<Meters>,
+}
+
+#[derive(Default)]
+struct Meters {
+    by_who: HashMap<Who, Shared>,
+    /// As many were left when those that are full were forgotten.
+    swept_to: usize,
 }
 
 /// Locked one after the other in the order of [`Who`], so that nobody waits in a circle.
 type Shared = Arc<Mutex<Meter>>;
 
 /// What one of the limited has taken.
-#[derive(Default)]
 struct Meter {
     limits: Limits,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
-    slots: Option<Slots>,
+    /// Counted without a limit too: it may come while they are out.
+    slots: Slots,
 }
-
-/// What a request has taken: it gives its place back when dropped, and its estimate becomes the truth.
-pub(crate) struct Permit {
-    meters: SmallVec<[Shared; 4]>,
-    estimate: u64,
-    /// Nothing while nothing was sent, then [`UNKNOWN`] until it is known.
-    used: AtomicU64,
-    counts_tokens: bool,
-    told: Told,
-    /// Somebody works on the request, or has answered it.
-    served: AtomicBool,
-    /// From this one on, meters that others draw on too.
-    shared_from: usize,
-}
-
-/// Where nobody says what was used, the estimate stays.
-const UNKNOWN: u64 = u64::MAX;
 
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,26 @@ pub(crate) struct OverRate {
 pub(crate) struct Told {
     pub(crate) requests: Option<View>,
     pub(crate) tokens: Option<View>,
+}
+
+/// Who is limited to what, and what is taken.
+pub(crate) struct Wanted {
+    pub(crate) who: Who,
+    pub(crate) limits: Limits,
+    pub(crate) part: Part,
+}
+
+/// All that limit one request.
+pub(crate) type AllWanted = SmallVec<[Wanted; 4]>;
+
+impl Part {
+    fn has_entry(self) -> bool {
+        matches!(self, Part::Entry | Part::All)
+    }
+
+    fn has_tokens(self) -> bool {
+        matches!(self, Part::Tokens | Part::All)
+    }
 }
 
 impl Who {
@@ -123,44 +143,54 @@ impl OverRate {
 }
 
 impl Rates {
-    /// Takes one request, `estimate` tokens and a place from all of these, or nothing.
+    /// Takes this part of all of these, or nothing; tokens by the estimate.
     ///
     /// # Errors
     ///
     /// [`OverRate`]: the limit with the longest wait.
-    pub(crate) fn take(&self, mut limited: Limited, estimate: u64, now: Instant) -> Result<Permit, OverRate> {
-        limited.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        limited.dedup_by(|(one, _), (other, _)| one == other);
-        let meters = self.meters(&limited, now);
-        let mut taken: SmallVec<[MutexGuard<'_, Meter>; 4]> =
+    pub(crate) fn take(
+        &self,
+        mut wanted: AllWanted,
+        estimate: u64,
+        now: Instant,
+    ) -> Result<Permit, OverRate> {
+        wanted.sort_unstable_by(|one, other| one.who.cmp(&other.who));
+        wanted.dedup_by(|one, other| one.who == other.who);
+        let meters = self.meters(&wanted, now);
+        let mut locked: SmallVec<[MutexGuard<'_, Meter>; 4]> =
             meters.iter().map(|meter| lock(meter)).collect();
-        for (meter, (_, limits)) in taken.iter_mut().zip(&limited) {
-            meter.set(*limits, now);
+        for (meter, wanted) in locked.iter_mut().zip(&wanted) {
+            meter.set(wanted.limits, now);
         }
-        if let Err(Over { place, counted, limit, wait }) = take(&mut taken, estimate, now) {
-            let told = Box::new(Told::of(&taken, now));
-            return Err(OverRate { who: limited.swap_remove(place).0, counted, limit, wait, told });
+        if let Err(Over { place, counted, limit, wait }) = take(&mut locked, &wanted, estimate, now) {
+            let told = Box::new(Told::of(&locked, now));
+            return Err(OverRate { who: wanted.swap_remove(place).who, counted, limit, wait, told });
         }
-        let told = Told::of(&taken, now);
-        drop(taken);
-        let is_callers = |(who, _): &(Who, Limits)| matches!(who, Who::Key(_) | Who::Team(_));
-        let shared_from = limited.iter().take_while(|limit| is_callers(limit)).count();
-        let counts_tokens = told.tokens.is_some();
-        let (used, served) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Permit { meters, estimate, used, counts_tokens, told, served, shared_from })
+        let told = Told::of(&locked, now);
+        drop(locked);
+        let taken = |(meter, Wanted { who, limits, part }): (Shared, Wanted)| Taken {
+            meter,
+            part,
+            tokens: part.has_tokens() && limits.tokens_per_minute.is_some(),
+            shared: matches!(who, Who::Model(_) | Who::Upstream(_)),
+        };
+        Ok(Permit::new(meters.into_iter().zip(wanted).map(taken).collect(), estimate, told))
     }
 
-    fn meters(&self, limited: &Limited, now: Instant) -> SmallVec<[Shared; 4]> {
+    fn meters(&self, wanted: &AllWanted, now: Instant) -> SmallVec<[Shared; 4]> {
         let mut meters = lock(&self.meters);
-        if meters.len() > METERS_MAX {
+        let Meters { by_who, swept_to } = &mut *meters;
+        // All are looked at, so not before there are twice as many as the last time left.
+        if by_who.len() > METERS_MAX.max(swept_to.saturating_mul(2)) {
             // Who has a permit keeps its meter.
-            meters.retain(|_, meter| Arc::strong_count(meter) > 1 || !lock(meter).is_full(now));
+            by_who.retain(|_, meter| Arc::strong_count(meter) > 1 || !lock(meter).is_full(now));
+            *swept_to = by_who.len();
         }
-        let of = |(who, _): &(Who, Limits)| match meters.get(who) {
+        let of = |wanted: &Wanted| match by_who.get(&wanted.who) {
             Some(meter) => Arc::clone(meter),
-            None => Arc::clone(meters.entry(who.clone()).or_default()),
+            None => Arc::clone(by_who.entry(wanted.who.clone()).or_default()),
         };
-        limited.iter().map(of).collect()
+        wanted.iter().map(of).collect()
     }
 }
 
@@ -173,30 +203,43 @@ struct Over {
 }
 
 /// Takes from all, or says what refuses.
-fn take(meters: &mut [MutexGuard<'_, Meter>], estimate: u64, now: Instant) -> Result<(), Over> {
-    for (place, meter) in meters.iter().enumerate() {
-        if let (Some(slots), Some(limit)) = (&meter.slots, meter.limits.concurrent)
-            && slots.out() >= limit.get()
+fn take(
+    meters: &mut [MutexGuard<'_, Meter>],
+    wanted: &[Wanted],
+    estimate: u64,
+    now: Instant,
+) -> Result<(), Over> {
+    let enters = |place: usize| wanted[place].part.has_entry();
+    for (place, meter) in meters.iter().enumerate().filter(|(place, _)| enters(*place)) {
+        if let Some(limit) = meter.limits.concurrent
+            && meter.slots.out() >= limit.get()
         {
             // When a place is free is up to those who have one.
             let (limit, wait) = (limit.get().into(), Some(Duration::from_secs(1)));
             return Err(Over { place, counted: Counted::Concurrent, limit, wait });
         }
     }
-    take_amounts(meters, estimate, now)?;
-    for slots in meters.iter_mut().filter_map(|meter| meter.slots.as_mut()) {
+    take_amounts(meters, wanted, estimate, now)?;
+    for (_, meter) in meters.iter_mut().enumerate().filter(|(place, _)| enters(*place)) {
         // There is room: it was looked at above, under the same locks.
-        let _ = slots.take();
+        let _ = meter.slots.take();
     }
     Ok(())
 }
 
 /// Takes from all buckets, or says which refuses.
-fn take_amounts(meters: &mut [MutexGuard<'_, Meter>], estimate: u64, now: Instant) -> Result<(), Over> {
+fn take_amounts(
+    meters: &mut [MutexGuard<'_, Meter>],
+    parts: &[Wanted],
+    estimate: u64,
+    now: Instant,
+) -> Result<(), Over> {
     let mut asked: SmallVec<[(usize, Counted); 8]> = SmallVec::new();
     let mut wanted: SmallVec<[(&mut Bucket, u64); 8]> = SmallVec::new();
-    for (place, meter) in meters.iter_mut().enumerate() {
+    for (place, (meter, Wanted { part, .. })) in meters.iter_mut().zip(parts).enumerate() {
         let Meter { requests, tokens, .. } = &mut **meter;
+        let requests = requests.as_mut().filter(|_| part.has_entry());
+        let tokens = tokens.as_mut().filter(|_| part.has_tokens());
         for (counted, bucket, amount) in
             [(Counted::Requests, requests, 1), (Counted::Tokens, tokens, estimate)]
         {
@@ -215,38 +258,6 @@ fn take_amounts(meters: &mut [MutexGuard<'_, Meter>], estimate: u64, now: Instan
     Err(Over { place, counted, limit, wait })
 }
 
-impl Permit {
-    /// Somebody works on the request, or has answered it.
-    pub(crate) fn serves(&self) {
-        self.served.store(true, Ordering::Relaxed);
-    }
-
-    /// From here on tokens may be used.
-    pub(crate) fn sent(&self) {
-        self.serves();
-        // Of several attempts, what an earlier one has used is known already.
-        let _ = self.used.compare_exchange(0, UNKNOWN, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// So many tokens were used, after what was said before.
-    pub(crate) fn uses(&self, tokens: u64) {
-        let sum = |used: u64| if used == UNKNOWN { tokens } else { used.saturating_add(tokens) };
-        let add = |used| Some(sum(used).min(UNKNOWN - 1));
-        // The closure always has an answer.
-        let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-    }
-
-    /// Some of its limits count tokens.
-    pub(crate) fn counts_tokens(&self) -> bool {
-        self.counts_tokens
-    }
-
-    /// What was left when it was given: of several limits, the tightest.
-    pub(crate) fn told(&self) -> Told {
-        self.told
-    }
-}
-
 impl Told {
     fn of(meters: &[MutexGuard<'_, Meter>], now: Instant) -> Told {
         let tightest = |bucket: fn(&Meter) -> Option<&Bucket>| {
@@ -258,29 +269,21 @@ impl Told {
             tokens: tightest(|meter| meter.tokens.as_ref()),
         }
     }
+
+    fn and(self, later: Told) -> Told {
+        let tightest = |one: Option<View>, other: Option<View>| {
+            one.into_iter().chain(other).min_by_key(|view| view.remaining)
+        };
+        Told {
+            requests: tightest(self.requests, later.requests),
+            tokens: tightest(later.tokens, self.tokens),
+        }
+    }
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        let used = match *self.used.get_mut() {
-            UNKNOWN => self.estimate,
-            used => used,
-        };
-        let served = *self.served.get_mut();
-        for (place, meter) in self.meters.iter().enumerate() {
-            let mut meter = lock(meter);
-            // Who is refused has asked; but not of the model and the upstream, which others need.
-            if let Some(requests) = meter.requests.as_mut().filter(|_| !served && place >= self.shared_from) {
-                requests.amend(1, 0, now);
-            }
-            if let Some(tokens) = &mut meter.tokens {
-                tokens.amend(self.estimate, used, now);
-            }
-            if let Some(slots) = &mut meter.slots {
-                slots.give_back();
-            }
-        }
+impl Default for Meter {
+    fn default() -> Meter {
+        Meter { limits: Limits::default(), requests: None, tokens: None, slots: Slots::new(u32::MAX) }
     }
 }
 
@@ -300,17 +303,14 @@ impl Meter {
             };
         set(&mut self.requests, limits.requests_per_minute);
         set(&mut self.tokens, limits.tokens_per_minute);
-        match (&mut self.slots, limits.concurrent) {
-            (Some(slots), Some(max)) => slots.set_max(max.get()),
-            (slots, max) => *slots = max.map(|max| Slots::new(max.get())),
-        }
+        self.slots.set_max(limits.concurrent.map_or(u32::MAX, NonZeroU32::get));
     }
 
     /// Nothing would be lost with it.
     fn is_full(&self, now: Instant) -> bool {
         let full =
             |bucket: &Option<Bucket>| bucket.as_ref().is_none_or(|bucket| bucket.view(now).full_in.is_zero());
-        full(&self.requests) && full(&self.tokens) && self.slots.as_ref().is_none_or(|slots| slots.out() == 0)
+        full(&self.requests) && full(&self.tokens) && self.slots.out() == 0
     }
 }
 
@@ -321,8 +321,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::{NonZeroU32, NonZeroU64};
-
     use super::*;
 
     fn limits(requests: u64, tokens: u64, concurrent: u32) -> Limits {
@@ -333,23 +331,28 @@ mod tests {
         }
     }
 
-    fn key(name: &str, limits: Limits) -> (Who, Limits) {
-        (Who::Key(name.into()), limits)
+    fn all(who: Who, limits: Limits) -> Wanted {
+        Wanted { who, limits, part: Part::All }
+    }
+
+    fn key(name: &str, limits: Limits) -> Wanted {
+        all(Who::Key(name.into()), limits)
     }
 
     #[test]
     fn all_of_them_or_none() {
         let rates = Rates::default();
         let now = Instant::now();
-        let both =
-            || Limited::from_iter([key("a", limits(10, 0, 0)), (Who::Team("t".into()), limits(1, 0, 0))]);
+        let both = || {
+            AllWanted::from_iter([key("a", limits(10, 0, 0)), all(Who::Team("t".into()), limits(1, 0, 0))])
+        };
         let first = rates.take(both(), 0, now).unwrap();
         let over = rates.take(both(), 0, now).err().unwrap();
         assert_eq!(over.told.requests.map(|view| (view.limit, view.remaining)), Some((1, 0)));
         assert_eq!((over.who, over.counted, over.limit), (Who::Team("t".into()), Counted::Requests, 1));
         assert_eq!(over.wait, Some(Duration::from_secs(60)));
         assert_eq!(first.told().requests.map(|view| view.remaining), Some(0), "the tightest");
-        let alone = rates.take(Limited::from_iter([key("a", limits(10, 0, 0))]), 0, now).unwrap();
+        let alone = rates.take(AllWanted::from_iter([key("a", limits(10, 0, 0))]), 0, now).unwrap();
         assert_eq!(alone.told().requests.map(|view| view.remaining), Some(8), "the refused one took nothing");
     }
 
@@ -357,13 +360,14 @@ mod tests {
     fn an_estimate_becomes_the_truth_and_a_debt_stays() {
         let rates = Rates::default();
         let now = Instant::now();
-        let one = || Limited::from_iter([key("a", limits(0, 600, 0))]);
+        let one = || AllWanted::from_iter([key("a", limits(0, 600, 0))]);
         let unsent = rates.take(one(), 600, now).unwrap();
         drop(unsent);
         let permit = rates.take(one(), 100, now).unwrap();
-        permit.sent();
-        permit.uses(400);
-        permit.uses(500);
+        for tokens in [400, 500] {
+            permit.sent();
+            permit.ended(tokens);
+        }
         drop(permit);
         let over = rates.take(one(), 100, now).err().unwrap();
         assert_eq!(over.counted, Counted::Tokens);
@@ -374,21 +378,96 @@ mod tests {
         assert_eq!(never.wait, None);
     }
 
+    /// Each attempt counts: by what was said of it, by what was seen, or as it was expected.
+    #[test]
+    fn what_an_attempt_used_is_said_seen_or_expected() {
+        let used = |attempts: &dyn Fn(&Permit)| {
+            let (rates, now) = (Rates::default(), Instant::now());
+            let one = || AllWanted::from_iter([key("a", limits(0, 600_000, 0))]);
+            let permit = rates.take(one(), 100, now).unwrap();
+            attempts(&permit);
+            drop(permit);
+            let left = rates.take(one(), 0, now).unwrap().told().tokens.unwrap().remaining;
+            600_000 - left
+        };
+        let attempt = |ends: &dyn Fn(&Permit)| {
+            used(&|permit| {
+                permit.sent();
+                ends(permit);
+            })
+        };
+        // A bucket refills a token in 100 us, so a few are lost to the clock of the drop.
+        let about = |wanted: u64, is: u64| assert!(is <= wanted && is + 50 > wanted, "{is} for {wanted}");
+        assert_eq!(used(&|_| ()), 0);
+        about(300, attempt(&|permit| permit.ended(300)));
+        assert_eq!(attempt(&|permit| permit.ended(0)), 0, "refused");
+        about(100, attempt(&|permit| permit.ended_unsaid(7)));
+        about(9_000, attempt(&|permit| permit.ended_unsaid(9_000)));
+        about(100, attempt(&|_| ()));
+        let then = |first: &dyn Fn(&Permit), second: &dyn Fn(&Permit)| {
+            attempt(&|permit| {
+                first(permit);
+                permit.sent();
+                second(permit);
+            })
+        };
+        about(400, then(&|permit| permit.ended_unsaid(0), &|permit| permit.ended(300)));
+        about(600, then(&|permit| permit.ended(500), &|permit| permit.ended_unsaid(0)));
+        about(300, then(&|permit| permit.ended(0), &|permit| permit.ended(300)));
+    }
+
+    #[test]
+    fn a_place_is_taken_before_tokens_are_known() {
+        let (rates, now) = (Rates::default(), Instant::now());
+        let part = |part| AllWanted::from_iter([Wanted { part, ..key("a", limits(9, 600, 1)) }]);
+        let entry = rates.take(part(Part::Entry), 0, now).unwrap();
+        assert!(!entry.counts_tokens());
+        assert_eq!(
+            rates.take(part(Part::Entry), 0, now).err().map(|over| over.counted),
+            Some(Counted::Concurrent)
+        );
+        assert_eq!(rates.take(part(Part::Tokens), 601, now).err().map(|over| over.wait), Some(None));
+        let permit = entry.and(rates.take(part(Part::Tokens), 100, now).unwrap());
+        assert!(permit.counts_tokens());
+        let told = permit.told();
+        assert_eq!(told.requests.map(|view| view.remaining), Some(8), "once");
+        assert_eq!(told.tokens.map(|view| view.remaining), Some(500));
+        drop(permit);
+        let again = rates.take(part(Part::All), 0, now).unwrap().told();
+        assert_eq!(again.requests.map(|view| view.remaining), Some(7), "who asks has asked");
+        assert_eq!(again.tokens.map(|view| view.remaining), Some(600), "nothing was sent");
+    }
+
+    #[test]
+    fn who_is_out_before_there_is_a_limit_counts_for_it() {
+        let (rates, now) = (Rates::default(), Instant::now());
+        let with = |concurrent| AllWanted::from_iter([key("a", limits(100, 0, concurrent))]);
+        let before = rates.take(with(0), 0, now).unwrap();
+        let full = |max| rates.take(with(max), 0, now).err().map(|over| over.counted);
+        assert_eq!(full(1), Some(Counted::Concurrent));
+        let second = rates.take(with(2), 0, now).unwrap();
+        drop(before);
+        assert_eq!(full(1), Some(Counted::Concurrent), "the second is out");
+        drop(second);
+        assert_eq!(full(1), None);
+    }
+
     #[test]
     fn who_is_refused_later_takes_nothing_of_what_others_share() {
         let rates = Rates::default();
         let now = Instant::now();
-        let both =
-            || Limited::from_iter([key("a", limits(9, 0, 0)), (Who::Model("m".into()), limits(9, 0, 0))]);
+        let both = || {
+            AllWanted::from_iter([key("a", limits(9, 0, 0)), all(Who::Model("m".into()), limits(9, 0, 0))])
+        };
         let left = |permit: &Permit| permit.told().requests.map(|view| view.remaining);
         drop(rates.take(both(), 0, now).unwrap());
-        let model = || Limited::from_iter([(Who::Model("m".into()), limits(9, 0, 0))]);
+        let model = || AllWanted::from_iter([all(Who::Model("m".into()), limits(9, 0, 0))]);
         let permit = rates.take(model(), 0, now).unwrap();
         assert_eq!(left(&permit), Some(8), "it was given back");
         permit.sent();
         drop(permit);
         assert_eq!(left(&rates.take(model(), 0, now).unwrap()), Some(7), "it was used");
-        let own = Limited::from_iter([key("a", limits(9, 0, 0))]);
+        let own = AllWanted::from_iter([key("a", limits(9, 0, 0))]);
         assert_eq!(left(&rates.take(own, 0, now).unwrap()), Some(7), "who asks has asked");
     }
 
@@ -396,22 +475,37 @@ mod tests {
     fn a_place_comes_back() {
         let rates = Rates::default();
         let now = Instant::now();
-        let one = || Limited::from_iter([key("a", limits(0, 0, 1))]);
+        let one = || AllWanted::from_iter([key("a", limits(0, 0, 1))]);
         let first = rates.take(one(), 0, now).unwrap();
         assert_eq!(rates.take(one(), 0, now).err().map(|over| over.counted), Some(Counted::Concurrent));
         drop(first);
         assert!(rates.take(one(), 0, now).is_ok());
     }
 
+    /// Each look is at all of them: where none can go, the next one comes when there are twice as many.
+    #[test]
+    fn meters_that_stay_are_not_looked_at_by_each_request() {
+        let (rates, now) = (Rates::default(), Instant::now());
+        let one = |number: usize| AllWanted::from_iter([key(&number.to_string(), limits(1, 0, 0))]);
+        for number in 0..METERS_MAX + 2 {
+            drop(rates.take(one(number), 0, now));
+        }
+        assert_eq!(lock(&rates.meters).swept_to, METERS_MAX + 1);
+        // All are full again, and nobody looks yet.
+        let later = now + Duration::from_secs(60);
+        drop(rates.take(one(METERS_MAX + 2), 0, later));
+        assert_eq!(lock(&rates.meters).by_who.len(), METERS_MAX + 3);
+    }
+
     #[test]
     fn what_says_nothing_is_forgotten() {
         let rates = Rates::default();
         let now = Instant::now();
-        for number in 0..METERS_MAX + 2 {
-            drop(rates.take(Limited::from_iter([key(&number.to_string(), limits(60, 0, 0))]), 0, now));
+        for number in 0..=METERS_MAX {
+            drop(rates.take(AllWanted::from_iter([key(&number.to_string(), limits(60, 0, 0))]), 0, now));
         }
         let later = now + Duration::from_secs(2);
-        drop(rates.take(Limited::from_iter([key("new", limits(60, 0, 0))]), 0, later));
-        assert_eq!(lock(&rates.meters).len(), 1);
+        drop(rates.take(AllWanted::from_iter([key("new", limits(60, 0, 0))]), 0, later));
+        assert_eq!(lock(&rates.meters).by_who.len(), 1);
     }
 }

@@ -23,7 +23,7 @@ use crate::lane::Lane;
 use crate::rates::OverRate;
 use crate::stream::Body;
 
-/// Money that others hold comes back soon, or not at all: seconds until it is worth another try.
+/// What others hold comes back soon, or not at all: seconds until it is worth another try.
 const HELD_RETRY_S: u64 = 1;
 
 /// Why a request gets no answer from a model.
@@ -42,6 +42,8 @@ pub(crate) enum Refusal {
     },
     BodyEncoded,
     BodyBroken,
+    /// The bodies of other requests take all the room that there is.
+    NoRoom,
     NotJson(ScanError),
     Duplicate(Duplicate),
     Member {
@@ -196,7 +198,7 @@ impl Refusal {
         if let Refusal::OverRate(over) = self {
             return over.wait.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
         }
-        matches!(self, Refusal::Budget(_) | Refusal::Ledger { .. }).then_some(HELD_RETRY_S)
+        matches!(self, Refusal::Budget(_) | Refusal::Ledger { .. } | Refusal::NoRoom).then_some(HELD_RETRY_S)
     }
 
     /// It would be served after this time.
@@ -235,6 +237,7 @@ impl Refusal {
             Refusal::Busy => server(StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Refusal::Unfit(_) => client(StatusCode::BAD_REQUEST, "unfit_body"),
             Refusal::Unserved { .. } => client(StatusCode::BAD_REQUEST, "unsupported_request"),
+            Refusal::NoRoom => server(StatusCode::SERVICE_UNAVAILABLE, "no_room"),
             Refusal::UploadSlow { .. } => client(StatusCode::REQUEST_TIMEOUT, "timeout_upload"),
             Refusal::Resting { .. } => server(StatusCode::SERVICE_UNAVAILABLE, "breaker_open"),
             Refusal::Upstream { fault, .. } => match fault.class() {
@@ -283,6 +286,9 @@ impl Refusal {
             Refusal::BodyTooLarge { bytes_max } => format!("The body is larger than {bytes_max} bytes."),
             Refusal::BodyEncoded => "Send the body without content-encoding.".into(),
             Refusal::BodyBroken => "The body did not arrive whole.".into(),
+            Refusal::NoRoom => {
+                "The gateway holds as many requests as it has room for (server.bodies_max); ask again in a moment.".into()
+            }
             Refusal::NotJson(error) => format!("The body is not usable: {error}."),
             Refusal::Duplicate(duplicate) => {
                 format!("The member {} is given twice; which one counts differs between vendors.", duplicate.at)

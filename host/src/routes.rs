@@ -22,6 +22,7 @@ use crate::config::{self, Secret, TargetModel, Tariffs, VendorTimers};
 use crate::lane::{Lane, Lanes};
 use crate::measures::{Measures, ModelMeasures};
 use crate::prepared::PlanCache;
+use crate::rates::{Part, Wanted, Who};
 use crate::upstream::{Client, Clients};
 
 /// Part of a snapshot.
@@ -125,6 +126,12 @@ impl Model {
     /// How many requests came before this one.
     pub(crate) fn next_seq(&self) -> u64 {
         self.served.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What of it is limited.
+    pub(crate) fn wanted(&self) -> Option<Wanted> {
+        let who = || Who::Model(self.name.as_str().into());
+        (!self.limits.is_none()).then(|| Wanted { who: who(), limits: self.limits, part: Part::All })
     }
 }
 

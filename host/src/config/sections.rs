@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::{
     Access, Budget, Config, ConfigError, Environment, Ledger, Located, Model, Place, PluginFolder, Secret,
     Server, Target, TargetModel, Tariffs, Upstream, VendorTimers,
 };
-use super::{access, budgets, ledger, limits, market, price, tariffs, timers};
+use super::{access, budgets, ledger, limits, market, price, size, tariffs, timers};
 
 /// Policy of a model that names none.
 pub(super) const DEFAULT_POLICY: &str = "priority";
@@ -24,6 +25,9 @@ const TARGETS_MAX: usize = 64;
 
 /// Worker threads at most.
 const WORKERS_MAX: u64 = 1024;
+
+/// Room for the bodies of requests: at least for one, and no more than any machine has.
+const BODIES_BYTES_RANGE: RangeInclusive<u64> = 32 << 20..=16 << 40;
 
 /// Reads a whole file.
 pub(super) fn read(file: &Path, text: &str, environment: &Environment) -> Result<Config, ConfigError> {
@@ -82,6 +86,10 @@ fn server_of(table: Table<'_>, access: &mut Access, environment: &Environment) -
     }
     if let Some(found) = table.get("data_dir") {
         server.data_dir = path(&found).unwrap_or(server.data_dir);
+    }
+    if let Some(found) = table.get("bodies_max") {
+        let bytes = size::bytes(&found, BODIES_BYTES_RANGE);
+        server.bodies_bytes_max = bytes.unwrap_or(server.bodies_bytes_max);
     }
     server.master_key = table.get("master_key").and_then(|found| master_key(found.hidden(), environment));
     if let Some(found) = table.get("trusted_proxies") {
