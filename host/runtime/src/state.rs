@@ -51,6 +51,8 @@ struct Cpu {
     allowed: Duration,
     /// The thread's CPU clock at the first tick inside the call.
     since: Option<Duration>,
+    /// The look before this one found it used up.
+    over: bool,
 }
 
 // === impl State ===
@@ -61,7 +63,7 @@ impl State {
         table.set_max_capacity(RESOURCES_MAX);
         let state = State {
             memory: Memory { denied: false },
-            cpu: Cpu { allowed: Duration::ZERO, since: None },
+            cpu: Cpu { allowed: Duration::ZERO, since: None, over: false },
             table,
             speaker,
             log_messages_left: LOG_MESSAGES_PER_CALL,
@@ -80,7 +82,7 @@ impl State {
     /// Before each call, and before instantiating.
     pub(crate) fn begin(store: &mut Store<State>, class: CallClass) {
         let state = store.data_mut();
-        state.cpu = Cpu { allowed: class.cpu_max(), since: None };
+        state.cpu = Cpu { allowed: class.cpu_max(), since: None, over: false };
         state.log_messages_left = LOG_MESSAGES_PER_CALL;
         store.set_epoch_deadline(TICKS_PER_LOOK);
     }
@@ -89,16 +91,25 @@ impl State {
         self.memory.denied
     }
 
-    /// Asked at each tick: goes on while the call is inside its CPU time. Wall time would
-    /// kill honest guests on a busy machine.
+    /// Asked at each tick.
     fn look(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
-        let cpu = &mut store.data_mut().cpu;
-        let now = thread_cpu_time();
-        let since = *cpu.since.get_or_insert(now);
-        if now.saturating_sub(since) < cpu.allowed {
-            return Ok(UpdateDeadline::Continue(TICKS_PER_LOOK));
-        }
-        Ok(UpdateDeadline::Interrupt)
+        Ok(match store.data_mut().cpu.is_used_up(thread_cpu_time()) {
+            true => UpdateDeadline::Interrupt,
+            false => UpdateDeadline::Continue(TICKS_PER_LOOK),
+        })
+    }
+}
+
+// === impl Cpu ===
+
+impl Cpu {
+    /// Whether a call ends at this look: the second one that finds its CPU time used up. Wall time would
+    /// kill honest guests on a busy machine; and where a virtual machine stands still, the clock of CPU
+    /// time may go on, so that one look alone says little.
+    fn is_used_up(&mut self, now: Duration) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let over = now.saturating_sub(since) >= self.allowed;
+        std::mem::replace(&mut self.over, over) && over
     }
 }
 
@@ -131,5 +142,23 @@ impl ResourceLimiter for Memory {
         let allowed = desired <= TABLE_ELEMENTS_MAX;
         self.denied |= !allowed;
         Ok(allowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_looks_end_a_call_and_one_that_came_late_does_not() {
+        let ends = |looks: &[u64]| {
+            let mut cpu = Cpu { allowed: Duration::from_millis(10), since: None, over: false };
+            looks.iter().position(|at| cpu.is_used_up(Duration::from_millis(*at)))
+        };
+        assert_eq!(ends(&[1000, 1005, 1009]), None);
+        assert_eq!(ends(&[1000, 1005, 1010, 1015]), Some(3));
+        // The machine stood still once.
+        assert_eq!(ends(&[1000, 1800]), None);
+        assert_eq!(ends(&[1000, 1800, 1801]), Some(2));
     }
 }
