@@ -114,10 +114,10 @@ async fn the_last_word_is_the_most_useful_one() {
 /// Whoever is asked when the deadline is nearly over is not to blame for missing it.
 #[tokio::test]
 async fn a_deadline_that_others_used_up_opens_no_breaker() {
-    let a = "timeouts = { headers = \"900ms\" }\nbreaker = { failures = 1000 }";
+    let a = "timeouts = { headers = \"1500ms\" }\nbreaker = { failures = 1000 }";
     let b = "breaker = { failures = 1, open_for = \"1h\" }";
     let vendors = [Vendor::openai("a", a), Vendor::openai("b", b)];
-    let models = model("m", &["a", "b"], "retries = 0\ndeadline = \"1s\"");
+    let models = model("m", &["a", "b"], "retries = 0\ndeadline = \"2500ms\"");
     let stage =
         Stage::start("", &vendors, &(models + &model("alone", &["b"], "retries = 0\ndeadline = \"1s\"")))
             .await;

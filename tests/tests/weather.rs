@@ -3,15 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sluice_tests::gateway::{question, send};
 use sluice_tests::stage::{Vendor, model};
 use sluice_tests::{Answer, Stage};
+use tokio::sync::Semaphore;
 
 const REQUESTS: u32 = 6_000;
 const PER_SECOND: u32 = 200;
+
+/// Under way at once: five times what there usually is, so that a machine that has other things to do
+/// makes it last longer and not fail.
+const UNDER_WAY_MAX: usize = 100;
 
 /// Within which a model answers, and a bit for a machine that has other things to do.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -67,16 +73,18 @@ fn faults(after: bool) -> Vec<Value> {
 }
 
 async fn weather(seed: u64, after: bool) -> (BTreeMap<Got, u32>, Stage) {
-    let more = "timeouts = { headers = \"300ms\", first_content = \"500ms\", idle = \"500ms\" }\nbreaker = { open_for = \"500ms\" }";
+    let more = "timeouts = { headers = \"500ms\", first_content = \"1s\", idle = \"2s\" }\nbreaker = { open_for = \"500ms\" }";
     let vendors = [Vendor::openai("bad", more), Vendor::openai("good", "")];
     let deadline = format!("deadline = \"{}s\"", DEADLINE.as_secs());
     let stage = Stage::start("", &vendors, &model("m", &["bad", "good"], &deadline)).await;
     let chaos = json!({"seed": seed, "permille": PERMILLE, "kinds": faults(after)});
     stage.direct("bad", json!({"chaos": chaos}));
     let mut asked = tokio::task::JoinSet::new();
+    let places = Arc::new(Semaphore::new(UNDER_WAY_MAX));
     let mut pace = tokio::time::interval(Duration::from_secs(1) / PER_SECOND);
     for number in 0..REQUESTS {
         pace.tick().await;
+        let place = Arc::clone(&places).acquire_owned().await.unwrap();
         let stream = number % 2 == 0;
         let request = stage.gateway.chat_request(question("m", stream).to_string());
         asked.spawn(async move {
@@ -85,6 +93,7 @@ async fn weather(seed: u64, after: bool) -> (BTreeMap<Got, u32>, Stage) {
                 Ok(answer) => answer.await.map_or(Got::Broken, |answer| got(&answer, stream)),
                 Err(_none) => Got::Nonsense,
             };
+            drop(place);
             (got, began.elapsed())
         });
     }
