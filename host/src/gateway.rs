@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use hyper::body::Incoming;
 use sluice_core::ranking::{self, NO_CAP, View};
 use sluice_runtime::{Decided, Outcome, Plugin, Versioned};
@@ -108,7 +108,7 @@ impl Gateway {
         connection: Connection,
     ) -> Result<Response<Body>, Refused> {
         let caller = self.caller(&head, &connection)?; // a stranger costs nothing
-        let (entry, body) = self.entry(&caller, body).await?; // nor does one too many
+        let (entry, body) = self.entry(&caller, &head.headers, body).await?; // nor does one too many
         let (text, share) = upload::read(&head.headers, body, &self.room, self.terms()).await?; // bounded and timed
         let text = call::given(text, caller.given_model())?; // a job gets the model that was bid with
         let call = Arc::new(Call::chat(request_id, head.headers, text)?.keeping(share)); // one scan
@@ -205,11 +205,16 @@ impl Gateway {
     }
 
     /// A request and a place, before its body takes any room.
-    async fn entry(&self, caller: &Caller, body: Incoming) -> Result<(Option<Permit>, Incoming), Refusal> {
+    async fn entry(
+        &self,
+        caller: &Caller,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<(Option<Permit>, Incoming), Refusal> {
         match self.permit(caller.wanted(Part::Entry), 0) {
             Ok(permit) => Ok((permit, body)),
             Err(refusal) => {
-                upload::discard(body, self.client_timers().upload).await;
+                upload::discard(headers, body, self.client_timers().upload).await;
                 Err(refusal)
             }
         }

@@ -1,8 +1,8 @@
 //! Rates: how much callers, models and upstreams may take a minute, and at once.
 //!
-//! What a request takes is taken from all that limit it, or from none. It comes in two steps: the
-//! request and its place before its body is read, tokens when it has been. Tokens are taken by
-//! estimate and made true when the answer has ended; what was too little stays as debt.
+//! A request takes in two steps, each from all that limit it or from none: itself and its place from
+//! key and team before its body is read, tokens, and what its model counts, when it has been. Tokens
+//! are taken by estimate and made true when the answer has ended; what was too little stays as debt.
 
 mod permit;
 
@@ -60,7 +60,7 @@ struct Meter {
     limits: Limits,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
-    /// Counted without a limit too: it may come while they are out.
+    /// Counted wherever there is a meter: a limit for them may come while they are out.
     slots: Slots,
 }
 
@@ -383,12 +383,12 @@ mod tests {
     fn what_an_attempt_used_is_said_seen_or_expected() {
         let used = |attempts: &dyn Fn(&Permit)| {
             let (rates, now) = (Rates::default(), Instant::now());
-            let one = || AllWanted::from_iter([key("a", limits(0, 600_000, 0))]);
+            let one = || AllWanted::from_iter([key("a", limits(0, 1_200, 0))]);
             let permit = rates.take(one(), 100, now).unwrap();
             attempts(&permit);
             drop(permit);
             let left = rates.take(one(), 0, now).unwrap().told().tokens.unwrap().remaining;
-            600_000 - left
+            1_200 - left
         };
         let attempt = |ends: &dyn Fn(&Permit)| {
             used(&|permit| {
@@ -396,13 +396,13 @@ mod tests {
                 ends(permit);
             })
         };
-        // A bucket refills a token in 100 us, so a few are lost to the clock of the drop.
+        // Twenty come back each second, and a permit is dropped by the clock.
         let about = |wanted: u64, is: u64| assert!(is <= wanted && is + 50 > wanted, "{is} for {wanted}");
         assert_eq!(used(&|_| ()), 0);
         about(300, attempt(&|permit| permit.ended(300)));
         assert_eq!(attempt(&|permit| permit.ended(0)), 0, "refused");
         about(100, attempt(&|permit| permit.ended_unsaid(7)));
-        about(9_000, attempt(&|permit| permit.ended_unsaid(9_000)));
+        about(900, attempt(&|permit| permit.ended_unsaid(900)));
         about(100, attempt(&|_| ()));
         let then = |first: &dyn Fn(&Permit), second: &dyn Fn(&Permit)| {
             attempt(&|permit| {

@@ -61,8 +61,12 @@ pub(crate) async fn read(
     }
 }
 
-/// Reads a body for nothing, as far as one may go: its sender would not read a refusal before.
-pub(crate) async fn discard(body: Incoming, within: Duration) {
+/// Reads a body for nothing, as far as one may go: its sender would not read a refusal before, but
+/// for one who asks first.
+pub(crate) async fn discard(headers: &HeaderMap, body: Incoming, within: Duration) {
+    if headers.contains_key(EXPECT) {
+        return;
+    }
     // Who takes longer finds the connection closed.
     let _ = tokio::time::timeout(within, skip(&mut Limited::new(body, BODY_BYTES_MAX))).await;
 }

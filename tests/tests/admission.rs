@@ -92,6 +92,15 @@ async fn a_place_is_taken_before_the_body_is_read() {
     };
     let first = Uploading::begin(&gateway, 100, &format!("authorization: Bearer {key}\r\n")).await;
     assert!(ask().await.refused(429, "rate_limit_exceeded").contains("1 requests at once"));
+    // Who asks first is told before it sends anything.
+    let mut asks = TcpStream::connect(gateway.address()).await.unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\nauthorization: Bearer {key}\r\ncontent-length: 100\r\n\r\n"
+    );
+    asks.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    asks.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 429");
     assert!(first.end().await.starts_with("HTTP/1.1 200 "));
     assert_eq!(ask().await.content(), "one two three", "the control");
 }

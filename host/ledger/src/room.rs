@@ -10,7 +10,8 @@ use crate::store::Store;
 /// Between two looks at the room, where nothing is left to do and few calls come.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Rows between two looks at the least: 4 MB, which the reserve of the smallest share has beside the log.
+/// After so many rows there is a look in any case: 4 MB, and the smallest share's reserve has 8 beside the
+/// log.
 const ROWS_PER_LOOK: usize = 20_000;
 
 /// Between two looks at what has ended long ago: all keys are looked at.
